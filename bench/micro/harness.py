@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ import trio
 from bench.load.sockets import raise_descriptors
 from broker.config.schema import AdmissionConfig, AuthConfig, Config, LinkConfig, ListenConfig, LogConfig, RoomConfig
 from broker.core.limits.overload import OverloadMonitor, OverloadStage
+from broker.core.rooms.traces import Publication
 from broker.rooms.encoding import Bundle, Prepared
 from broker.rooms.fanout import Outbox
 from broker.server import Broker
@@ -143,9 +144,14 @@ def record_bundles(broker: Broker) -> list[Bundle]:
     sent: list[Bundle] = []
     submit = broker.fanout.submit
 
-    def recorded(outbox: Outbox, prepared: Prepared, on_done: Callable[[float], None] | None = None) -> None:
+    def recorded(
+        outbox: Outbox,
+        prepared: Prepared,
+        on_done: Callable[[float], None] | None = None,
+        publications: Sequence[Publication] = (),
+    ) -> None:
         sent.append(max((bundle for bundle in prepared.bundles if bundle), key=lambda each: len(each.joined)))
-        submit(outbox, prepared, on_done)
+        submit(outbox, prepared, on_done, publications)
 
     broker.fanout.submit = recorded  # type: ignore[method-assign]
     return sent

@@ -252,19 +252,19 @@ class Transport:
         if waiting:
             self.enqueue(tuple(waiting))
 
-    def enqueue(self, parts: tuple[Part, ...]) -> None:
-        """Queue parts behind what already waits; the lanes decide what is dropped."""
+    def enqueue(self, parts: tuple[Part, ...]) -> bool:
+        """Queue parts behind what already waits; the lanes decide what is dropped. Return whether the first waits."""
         queue = self.queue
         if queue is None or self.state:
-            return
+            return False
         before = queue.nbytes
         overflow = False
-        for part in parts:
-            if queue.offer(part.data, part.lane, part.weight, part.key) is QueueResult.OVERFLOW:
-                overflow = True
+        results = [queue.offer(part.data, part.lane, part.weight, part.key) for part in parts]
+        overflow = QueueResult.OVERFLOW in results
         self.settings.account(queue.nbytes - before)
         if overflow and self.owner is not None:
             self.owner.on_overflow()
+        return bool(results) and results[0] is QueueResult.QUEUED
 
     def on_writable(self) -> None:
         """Write what waits, as much as the socket takes."""

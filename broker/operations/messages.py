@@ -10,6 +10,7 @@ from broker.core.commerce.audiences import Audiences
 from broker.core.rooms.audience import for_marketing
 from broker.core.rooms.deletions import UNDELETABLE
 from broker.core.rooms.pins import PinChange
+from broker.core.rooms.traces import PostTrace
 from broker.core.tenants.names import plain_name
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts, Recall
@@ -23,12 +24,14 @@ from protocol.messages import MAX_PINS, AckResult, PinnedMessage, Post
 from protocol.operations.messages import (
     DeletedMessages,
     DeleteMessages,
+    MessageTrace,
     PinMessage,
     PinnedMessages,
     Published,
     PublishedMany,
     PublishMany,
     PublishMessage,
+    TraceMessage,
     UnpinMessage,
 )
 from protocol.payloads import ORDER_TYPES, DeletedPayload, check_payload
@@ -223,6 +226,53 @@ async def delete_messages(parts: Parts, caller: Caller, room: Room, payload: Del
     return DeletedMessages(deleted, result.detail)
 
 
+def _trace(parts: Parts, caller: Caller, request: TraceMessage) -> MessageTrace:
+    room = room_of(parts, request.room)
+    if bool(request.client_msg_id) == (request.offset is not None):
+        raise OperationError(ErrorCode.BAD_FIELD, "must be given, or offset, and not both", "client_msg_id")
+    user = None if request.user is None else plain_name(request.user)
+    if request.offset is not None:
+        trace, field = room.traces.at_offset(request.offset), "offset"
+    else:
+        trace, field = room.traces.find(user, request.client_msg_id), "client_msg_id"
+    if trace is None:
+        raise OperationError(ErrorCode.BAD_FIELD, "names no message that is traced, or not any more", field)
+    return _view_of(trace)
+
+
+def _view_of(trace: PostTrace) -> MessageTrace:
+    """Return a trace as clients of the control API see it."""
+    begin, outcome, detail = trace.received_at, trace.outcome, trace.detail
+    view = MessageTrace(trace.user, trace.client_msg_id, trace.type, trace.received_ms, outcome)
+    if trace.decided_at is None:
+        return view
+    view = view._replace(
+        decided_ms=_ms(trace.decided_at - begin), tick=trace.tick, merged_into=trace.merged_into or None,
+        senders=trace.count, to_sender=trace.to_sender,
+    )  # fmt: skip
+    if outcome is Outcome.REJECTED:
+        return view._replace(code=detail)
+    if outcome in (Outcome.LIMITED, Outcome.UNAVAILABLE):
+        return view._replace(retry_after_ms=detail)
+    view = view._replace(offset=detail or None)
+    found = trace.publication
+    if found is None:
+        return view
+    view = view._replace(published_ms=_ms(found.at - begin), members=found.members)
+    if found.took_s is None:
+        return view
+    return view._replace(
+        written_ms=_ms(found.at - begin + found.took_s),
+        written=found.written,
+        queued=found.queued,
+        refused=found.refused,
+    )
+
+
+def _ms(seconds: float) -> float:
+    return max(0.0, round(seconds * 1000, 3))
+
+
 def _pins_again(parts: Parts, room: str, offset: int) -> PinnedMessages:
     return PinnedMessages(pins_of(room_of(parts, room)))
 
@@ -242,4 +292,5 @@ HANDLERS: dict[str, Handler] = {
     "messages.pin": _pin,
     "messages.unpin": _unpin,
     "messages.delete": _delete,
+    "messages.trace": _trace,
 }

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import length_hint
 from typing import NamedTuple
 
 import trio
 
+from broker.core.rooms.traces import Publication
 from broker.core.structures.histogram import Histogram
 from broker.net.transport import Part, Transport
 from broker.rooms.encoding import Prepared
@@ -49,14 +50,32 @@ MAX_MIXES = 2**MAX_ADDRESSED
 class Sweep:
     """One content in flight to all members. ``number``: counts the contents of the room."""
 
-    __slots__ = ("at", "cost_s", "has_wrapped", "number", "on_done", "prepared", "size", "start")
+    __slots__ = (
+        "at", "cost_s", "has_wrapped", "number", "on_done", "prepared", "publications", "queued", "refused", "size",
+        "start", "written",
+    )  # fmt: skip
 
-    def __init__(self, prepared: Prepared, number: int, on_done: Callable[[float], None] | None, at: float) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        number: int,
+        on_done: Callable[[float], None] | None,
+        at: float,
+        publications: Sequence[Publication],
+    ) -> None:
         self.prepared = prepared
         self.number = number
         self.on_done = on_done
         self.at = at
         """When it was published, by the scheduler's clock."""
+        self.publications = publications
+        """Who wants to know how it went."""
+        self.written = 0
+        """Sockets that took it at once."""
+        self.queued = 0
+        """Members that were behind: it waits in their queue."""
+        self.refused = 0
+        """Of these, those whose queue did not take it."""
         sizes = (len(data) for each in (prepared, prepared.others) if each for data in each.frames if data is not None)
         self.size = max(sizes, default=0)
         self.start = 0
@@ -114,10 +133,16 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._in_flight) + len(self._waiting[0]) + len(self._waiting[1])
 
-    def put(self, prepared: Prepared, on_done: Callable[[float], None] | None, at: float = 0.0) -> None:
+    def put(
+        self,
+        prepared: Prepared,
+        on_done: Callable[[float], None] | None,
+        at: float = 0.0,
+        publications: Sequence[Publication] = (),
+    ) -> None:
         """Publish a content to every member of this moment, which is ``at`` by the scheduler's clock."""
         self.members.published += 1
-        sweep = Sweep(prepared, self.members.published, on_done, at)
+        sweep = Sweep(prepared, self.members.published, on_done, at, publications)
         self._waiting[prepared.lane > Lane.PAID].append(sweep)
 
     def urgency(self) -> int:
@@ -139,6 +164,7 @@ class Outbox:
             first = in_flight[0]
             slots = len(self.members.codes)
             end = min(begin + CHUNK, first.start if first.has_wrapped else slots)
+            direct = end - begin - self.members.codes.count(SLOW_PATH, begin, end)
             if self._addressed:
                 self._write_by_tags(begin, end)
             else:
@@ -146,6 +172,7 @@ class Outbox:
             started_at, now = now, clock()
             for sweep in in_flight:
                 sweep.cost_s += now - started_at
+                sweep.written += direct
             writes += end - begin
             deliveries += (end - begin) * len(in_flight)
             self._position = end
@@ -273,17 +300,28 @@ class Outbox:
         if member is None:
             return
         transport: Transport = member.session.transport
-        parts = self._parts_for(member)
         try:
             if transport.queue is not None:
-                transport.enqueue(parts)
+                self._enqueue(member, transport)
                 return
-            transport.write_parts(parts)
+            transport.write_parts(self._parts_for(member))
+            if self.members.codes[index] == SLOW_PATH:
+                for sweep in self._in_flight:
+                    sweep.written += sweep.number > member.since
         except Exception as error:
             transport.poller.crash(transport, error)
             return
         if member.index >= 0 and transport.queue is None and member.since < self._oldest():
             self.members.use_fast_path(member)
+
+    def _enqueue(self, member: Member, transport: Transport) -> None:
+        """Queue what is in flight for a member that is behind."""
+        tags = self.members.tags_of(member) if self._addressed else 0
+        for sweep in self._in_flight:
+            bundle = sweep.prepared.seen_by(tags).bundles[member.variant]
+            if sweep.number > member.since and bundle is not None:
+                sweep.queued += 1
+                sweep.refused += not transport.enqueue(bundle.parts)
 
     def _oldest(self) -> int:
         """Return the number of the first content that has not reached every member; only while there is one."""
@@ -321,9 +359,16 @@ class FanOut:
         """Whether any sweep waits."""
         return any(self._ready)
 
-    def submit(self, outbox: Outbox, prepared: Prepared, on_done: Callable[[float], None] | None = None) -> None:
-        """Publish one content to every member of the outbox's room. ``on_done(cost_s)`` follows the last write."""
-        outbox.put(prepared, on_done, self._clock())
+    def submit(
+        self,
+        outbox: Outbox,
+        prepared: Prepared,
+        on_done: Callable[[float], None] | None = None,
+        publications: Sequence[Publication] = (),
+    ) -> None:
+        """Publish one content to every member of the outbox's room. ``on_done(cost_s)`` follows the last write;
+        ``publications`` learn how it went."""
+        outbox.put(prepared, on_done, self._clock(), publications)
         self._rank(outbox, prepared.lane)
 
     def _rank(self, outbox: Outbox, lane: int) -> None:
@@ -375,6 +420,8 @@ class FanOut:
             now = self._clock() if finished else 0.0
             for sweep in finished:
                 self.latency[sweep.prepared.lane].observe(now - sweep.at)
+                for publication in sweep.publications:
+                    publication.finish(now - sweep.at, sweep.written, sweep.queued, sweep.refused)
                 if sweep.on_done is not None:
                     sweep.on_done(sweep.cost_s)
             outbox = self._take() if self._clock() < deadline else None

@@ -441,6 +441,7 @@ class Hub:
         finally:
             del self._by_number[room.number]
             room.state.counters.live.clear()
+            room.traces.clear()
             if room.ended[0] is LeaveReason.ROOM_ENDED and not room.has_crashed:
                 room.state.keys.clear()
                 if room.state.phase is RoomPhase.ENDED:  # not where the broker stops

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from broker.core.rooms.traces import TraceBudget
 from broker.core.structures.histogram import Histogram
 from protocol.codes import ErrorCode, Outcome
 
@@ -21,6 +22,7 @@ class RoomMeasures:
     def __init__(self) -> None:
         self.refused: Counter[str] = Counter()
         """Posts refused, by reason: an outcome, or of rejected ones the error code. Bounded by their number."""
+        self.traces = TraceBudget()
         self.tick_cost = Histogram()
         """Seconds that the ticks took in the fan-out."""
         self.tick_interval = Histogram()

@@ -14,10 +14,11 @@ from broker.core.commerce.room_activities import ActivityKey
 from broker.core.rooms.audience import selector
 from broker.core.rooms.effects import TickOut
 from broker.core.rooms.masking import NameMask
+from broker.core.rooms.traces import Publication, RoomTraces
 from broker.ledger import ResultBatch
 from broker.rooms.encoding import TIERS, Content, prepare, prepare_addressed
 from broker.rooms.fanout import FanOut, Outbox
-from broker.rooms.members import Member, Members
+from broker.rooms.members import Member, Members, PostRef
 from protocol.activities import BY_EVENT_NAME, Via, activity_payload
 from protocol.activities.audiences import Audience
 from protocol.codes import Lane, MessageType
@@ -36,7 +37,8 @@ class RoomPublisher:
     """Publishes to the members of one room.
 
     ``tag_bits``: bits of tags of the room; ``event_id``: id of an offset for streams of events; ``on_crash``: called
-    while an exception of a deferred publication is being handled; ``mask``: of the room, None = it masks nobody.
+    while an exception of a deferred publication is being handled; ``traces``: posts that are followed; ``mask``: of the
+    room, None = it masks nobody.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class RoomPublisher:
         event_id: Callable[[int], str],
         unix_ms: Callable[[], int],
         on_crash: Callable[[], None],
+        traces: RoomTraces[PostRef],
+        clock: Callable[[], float],
         mask: NameMask | None = None,
     ) -> None:
         self.staff: dict[Member, None] = {}
@@ -64,6 +68,10 @@ class RoomPublisher:
         self._on_crash = on_crash
         self._mask = (lambda message: message) if mask is None else mask.message
         self._outbox = Outbox(members)
+        self._traces = traces
+        self._clock = clock
+        self._traced: list[Publication] = []
+        """Of the events below, those with traced posts."""
         self._events: list[Content] = []
         """Events of one slice of ledger results, until the slice is delivered."""
         self._counters_sent = 0
@@ -82,12 +90,16 @@ class RoomPublisher:
             part = selector(audience, self._tag_bits)
             if variants:
                 prepared = prepare_addressed(variants, content, part, self._number, self._event_id, self._mask)
-                self._fanout.submit(self._outbox, prepared)
+                self._fanout.submit(self._outbox, prepared, None, self._trace(content.sequence))
             return
         self._events.append(content)
+        self._traced += self._trace(content.sequence)
         is_deferred = len(self._events) > 1 or self._results.defer(self._flush_deferred)
         if not is_deferred or len(self._events) == MAX_JOINED_EVENTS:
             self.flush()
+
+    def _trace(self, offset: int) -> Sequence[Publication]:
+        return self._traces.published_event(offset, self._clock(), len(self._members))
 
     def _flush_deferred(self) -> None:
         """Publish at the end of a slice of results; a failure ends this room, not the ledger or another room."""
@@ -99,8 +111,9 @@ class RoomPublisher:
     def flush(self) -> None:
         """Send the events that wait for the end of a slice of results."""
         events, self._events = self._events, []
+        traced, self._traced = self._traced, []
         if events:
-            self._broadcast([events] * len(TIERS))
+            self._broadcast([events] * len(TIERS), None, traced)
 
     def push_counter(self, key: ActivityKey, counter: RoomEvent) -> None:
         """Send the counters of an activity to every member, or to staff; the newest replaces older ones."""
@@ -121,7 +134,10 @@ class RoomPublisher:
             by_tier.append(same or [Content(tick, Lane.CHAT, out.number, len(tick.entries)), *extra])
         if not out.ticks:
             by_tier = [list(extra)] * len(TIERS)
-        return self._broadcast(by_tier, on_done) and on_done is not None
+        traced: Sequence[Publication] = ()
+        if out.ticks:
+            traced = self._traces.published_tick(out.number, out.ticks[0].entries, self._clock(), len(self._members))
+        return self._broadcast(by_tier, on_done, traced) and on_done is not None
 
     def _counter(self, key: ActivityKey, counter: RoomEvent) -> Content:
         payload = ActivityPayload(*activity_payload(counter.name, key[1], counter.data))
@@ -151,10 +167,15 @@ class RoomPublisher:
             if bundle is not None and member.index >= 0:
                 member.session.transport.write_parts(bundle.parts)
 
-    def _broadcast(self, by_tier: Sequence[Sequence[Content]], on_done: Callable[[float], None] | None = None) -> bool:
+    def _broadcast(
+        self,
+        by_tier: Sequence[Sequence[Content]],
+        on_done: Callable[[float], None] | None = None,
+        traced: Sequence[Publication] = (),
+    ) -> bool:
         variants = self._members.variants()
         if not variants:
             return False
         prepared = prepare(variants, by_tier, self._number, self._event_id, self._mask)
-        self._fanout.submit(self._outbox, prepared, on_done)
+        self._fanout.submit(self._outbox, prepared, on_done, traced)
         return True

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from math import ceil, inf
+from math import inf
 from typing import Any
 
 import trio
@@ -57,14 +57,15 @@ from broker.core.tenants.quotas import TenantUse
 from broker.core.users.preferences import PreferenceTable
 from broker.ledger import ResultBatch
 from broker.rooms.actions import RoomActions
+from broker.rooms.answers import RoomAnswers
 from broker.rooms.attributes import attributes
 from broker.rooms.encoding import Content
 from broker.rooms.fanout import FanOut
 from broker.rooms.holding import NOBODY, erase_held, hold, tell_author
 from broker.rooms.journal import RoomJournal
 from broker.rooms.keyword_entries import KeywordEntries
-from broker.rooms.measures import REFUSALS, RoomMeasures
-from broker.rooms.members import Member, Members, PostRef, reply_all
+from broker.rooms.measures import RoomMeasures
+from broker.rooms.members import Member, Members, PostRef
 from broker.rooms.own_links import OwnLinks, SessionsOf
 from broker.rooms.publishing import RoomPublisher
 from broker.rooms.reports import VACATED_AFTER_S, RoomReporter
@@ -73,7 +74,7 @@ from broker.rooms.views import RoomViews
 from protocol.activities.audiences import Audience
 from protocol.activities.reviews import HeldBy
 from protocol.codes import LeaveReason, MessageType, Outcome, Role, RoomPhase
-from protocol.messages import AckResult, FirstResult, Post
+from protocol.messages import Post
 from protocol.operations import STAFF
 from protocol.operations.keys import KeyItem
 
@@ -151,6 +152,8 @@ class Room:
         self._reporter = reporter
         self._on_actions = on_actions
         self._measures = RoomMeasures() if measures is None else measures
+        self._answers = RoomAnswers(number, self._measures, reporter, clock, unix_ms)
+        self.traces = self._answers.traces
         self.journal = RoomJournal(
             room_store, name, state, clock, perform=self._perform, on_due=self._on_due, on_crash=self._crashed
         )
@@ -171,7 +174,7 @@ class Room:
         """What users who left have watched."""
         self._publisher = RoomPublisher(
             number, self.members, fanout, results, tag_bits=state.activities.tag_bits, event_id=self.event_id,
-            unix_ms=unix_ms, on_crash=self._crashed, mask=mask,
+            unix_ms=unix_ms, on_crash=self._crashed, traces=self.traces, clock=clock, mask=mask,
         )  # fmt: skip
         self.own_links = OwnLinks(self, name, state, self._publisher, sessions_of)
 
@@ -258,6 +261,8 @@ class Room:
         if self.tenant is not None and self._is_above_quota(self.tenant, member, sequence, now):
             return
         at_ms = 0 if post[0] in _DATED_BY_TICK else self._unix_ms()
+        if at_ms or post[1]:
+            self._answers.trace(member, sequence, post, now)
         effects = state.post((member, sequence), member, post, now, at_ms)
         activities = state.activities.activities
         if activities is not None and activities.listening and post[0] in _TEXTS:
@@ -276,9 +281,7 @@ class Room:
         """Count a message of a tenant; return whether it is refused."""
         wait_s = tenant.message_wait_s(now)
         if wait_s:
-            result = AckResult(sequence, Outcome.LIMITED, max(1, ceil(wait_s * 1000)))
-            member.session.reply_acks(self.number, [result])
-            self._measures.over_tenant_quota()
+            self._answers.over_quota(member, sequence, wait_s)
         return wait_s > 0
 
     def hold(self, member: Member, sequence: int, post: Post, held_by: HeldBy, reason: str, now: float) -> None:
@@ -293,6 +296,7 @@ class Room:
     def post_to(self, audience: Audience, member: Member, sequence: int, post: Post, now: float) -> None:
         """Process one POST for a part of the room, as `post`; the type takes an audience (`Posting.takes_audience`)."""
         ticket = member, sequence
+        self._answers.trace(member, sequence, post, now)
         self._perform(self.state.post_to(audience, ticket, member, post, now, self._unix_ms()))
 
     def change_keys(
@@ -373,6 +377,7 @@ class Room:
         if self.state.phase is RoomPhase.ENDED:
             return True  # what it holds in memory ends with it
         now, at_ms = self._clock(), self._unix_ms()
+        self.traces.forget_user(plain_name(erasure.user))
         self._perform(self.state.release(erasure.user, now, at_ms))
         effects, is_done = self.state.erase(erasure, now, self._trusted.now_ms(), at_ms)
         self._perform(effects)
@@ -498,22 +503,15 @@ class Room:
     def _perform(self, effects: Iterable[Effect[PostRef]]) -> None:
         for effect in effects:
             match effect:
-                case Reply((member, sequence), outcome, detail, first):
-                    repeat = () if first is None else (FirstResult(sequence, *first),)
-                    member.session.reply_acks(self.number, [AckResult(sequence, outcome, detail)], repeat)
-                    if outcome in REFUSALS:
-                        self._measures.refuse(outcome, detail)
-                        if outcome is Outcome.LIMITED and self._reporter is not None:
-                            self._reporter.over_limits(member.user_id)
-                case RefusePost((member, sequence), code, wait_ms, reason):
-                    self._measures.refuse(Outcome.REJECTED, int(code))
-                    refused = AckResult(sequence, Outcome.REJECTED, int(code))
-                    member.session.reply_with_reason(self.number, refused, reason, wait_ms)
-                case ShowToSender((member, sequence), tick, number, outcome):
+                case Reply():
+                    self._answers.reply(effect)
+                case RefusePost():
+                    self._answers.refuse(effect)
+                case ShowToSender((member, _), tick, number):
                     self.own_links.show(tick, number, member.user_id)
-                    member.session.reply_acks(self.number, [AckResult(sequence, outcome)])
-                case Outcomes(outcomes):
-                    reply_all(self.number, outcomes)
+                    self._answers.shown_to_sender(effect)
+                case Outcomes():
+                    self._answers.reply_tick(effect)
                 case Hold():
                     hold(self, effect)
                 case ShowPost(post):

@@ -109,12 +109,14 @@ from ..operations.messages import (
     BroadcastStateRequest,
     DeletedMessages,
     DeleteMessages,
+    MessageTrace,
     PinMessage,
     PinnedMessages,
     Published,
     PublishedMany,
     PublishMany,
     PublishMessage,
+    TraceMessage,
     UnpinMessage,
 )
 from ..operations.mic import (
@@ -334,6 +336,9 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["messages.delete"] | DeleteMessages, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DeletedMessages: ...
+    @overload
+    async def __call__(self, operation: Literal["messages.trace"] | TraceMessage, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MessageTrace: ...
     @overload
     async def __call__(self, operation: Literal["users.get"] | GetUser, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> UserView: ...

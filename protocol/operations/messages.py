@@ -20,10 +20,11 @@ from ..fields import (
     room_pattern,
     text,
     user_id,
+    user_id_or_empty,
 )
 from ..messages import MAX_EXPIRY_S, MAX_PINS
 from ..payloads import MAX_DELETED_AT_ONCE
-from .rooms import PinView, pin_view
+from .rooms import PinView, not_negative, pin_view
 from .rows import PLATFORM, STAFF, KeyUse, OperationRow, RateLimit, Scope, row
 
 __all__ = [
@@ -34,12 +35,14 @@ __all__ = [
     "BroadcastStateRequest",
     "DeleteMessages",
     "DeletedMessages",
+    "MessageTrace",
     "PinMessage",
     "PinnedMessages",
     "PublishMany",
     "PublishMessage",
     "Published",
     "PublishedMany",
+    "TraceMessage",
     "UnpinMessage",
 ]
 
@@ -185,6 +188,49 @@ class DeletedMessages(NamedTuple):
     offset: int
 
 
+class TraceMessage(NamedTuple):
+    """Ask what became of a message: of the one in the event at ``offset``, or of the newest one with this
+    ``client_msg_id``, of ``user`` or, where that is null, of anybody."""
+
+    room: str
+    client_msg_id: str = ""
+    offset: int | None = None
+    user: str | None = None
+
+
+class MessageTrace(NamedTuple):
+    """What became of one message; times without a name of their own are milliseconds after ``received_at_ms``.
+
+    ``outcome``: null = it waits; ``offset``: of its event; ``code`` and ``retry_after_ms``: of a refusal; ``tick``:
+    number of the tick that has decided a danmaku; ``merged_into``: whose equal message it was merged into, and
+    ``senders``: how many senders what was shown stands for; ``to_sender``: it was shown to its sender alone.
+
+    ``published_ms``, ``written_ms``: when it was published, and written to the last member; ``members``: how many there
+    were; ``written``: sockets that took it at once; ``queued``: members that were behind, so that it waited in their
+    queue, of which ``refused`` did not take it.
+    """
+
+    user: str
+    client_msg_id: str
+    type: int
+    received_at_ms: int
+    outcome: Outcome | None = None
+    decided_ms: float | None = None
+    offset: int | None = None
+    code: int | None = None
+    retry_after_ms: int | None = None
+    tick: int | None = None
+    merged_into: str | None = None
+    senders: int = 0
+    to_sender: bool = False
+    published_ms: float | None = None
+    written_ms: float | None = None
+    members: int = 0
+    written: int = 0
+    queued: int = 0
+    refused: int = 0
+
+
 _PUBLISH_RULES = (
     room_name, integer(1, 255), any_value, text(0, 64), optional(member_id), display_name, optional(audience), boolean,
 )  # fmt: skip
@@ -198,6 +244,15 @@ _deleted = record(DeletedMessages, (integer(0), integer(0)))
 _count = integer(0)
 _started = record(BroadcastStarted, (text(1, 64), _count))
 _progress = record(BroadcastProgress, (text(1, 64), _count, _count, _count, boolean))
+_ms = optional(not_negative)
+_trace = record(
+    MessageTrace,
+    (
+        user_id_or_empty, text(0, 64), _count, _count, optional(name_of(Outcome)), _ms, optional(_count),
+        optional(_count), optional(_count), optional(_count), optional(user_id_or_empty), _count, boolean, _ms, _ms,
+        *(_count,) * 4,
+    ),
+)  # fmt: skip
 _ROOM_ERRORS = (ErrorCode.UNKNOWN_ROOM, ErrorCode.ROOM_ENDED, ErrorCode.OVERLOADED)
 _PIN = PinView("1", 4, ("欢迎",), "max", "Max", 1_790_000_000_000, 1_790_000_060_000, 1)
 
@@ -271,5 +326,17 @@ ROWS: tuple[OperationRow, ...] = (
         scope=Scope.MESSAGES_WRITE, roles=STAFF, key=KeyUse.OPTIONAL, durable=True, rate=RateLimit(20, 100),
         errors=_ROOM_ERRORS,
         example=(DeleteMessages("live-1", user="bob", reason="advertising"), DeletedMessages(2, 3)),
+    ),
+    row(
+        550, "messages.trace", TraceMessage, (room_name, text(0, 64), optional(integer(1)), optional(user_id)),
+        MessageTrace, _trace, "Return what became of one message, and to how many sockets it was written.",
+        scope=Scope.ROOMS_READ, roles=STAFF, rate=RateLimit(20, 40), changes=False, errors=(ErrorCode.UNKNOWN_ROOM,),
+        example=(
+            TraceMessage("live-1", offset=1),
+            MessageTrace(
+                "max", "m-1", 4, 1_790_000_000_000, Outcome.ACCEPTED, 3.2, 1, published_ms=3.4, written_ms=9.7,
+                members=800, written=798, queued=2,
+            ),
+        ),
     ),
 )  # fmt: skip

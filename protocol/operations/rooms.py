@@ -359,15 +359,15 @@ def _check_window(value: Any) -> Any:
     raise FieldError("must be 60 or 900")
 
 
-def _check_per_s(value: Any) -> Any:
+def _check_not_negative(value: Any) -> Any:
     if type(value) in (int, float) and value >= 0:
         return value
     raise FieldError("must be a number that is not below 0")
 
 
 _window_s = described(_check_window, "integer 60 or 900", {"type": "integer", "enum": [60, 900]})
-_per_s = described(_check_per_s, "number 0..", {"type": "number", "minimum": 0})
-_rates = record(RoomRatesView, (_count, *(_per_s,) * 5))
+not_negative = described(_check_not_negative, "number 0..", {"type": "number", "minimum": 0})
+_rates = record(RoomRatesView, (_count, *(not_negative,) * 5))
 _seconds = array_of(_count, MAX_SECONDS)
 _series = record(RoomSeries, (_count, *(_seconds,) * 9))
 _title = text(0, 128)

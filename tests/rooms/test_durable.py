@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import trio
 
+from broker.core.rooms.traces import Publication
 from broker.ledger import LedgerState, Reader, database_path
 from broker.rooms import hub
 from broker.rooms.encoding import Prepared
@@ -94,12 +95,15 @@ async def test_a_room_that_fails_to_publish_a_commit_ends_alone(
         failures: list[Lane] = []
 
         def fail_first_event(
-            outbox: Outbox, prepared: Prepared, on_done: Callable[[float], None] | None = None
+            outbox: Outbox,
+            prepared: Prepared,
+            on_done: Callable[[float], None] | None = None,
+            publications: Sequence[Publication] = (),
         ) -> None:
             if prepared.lane is Lane.CONTROL and not failures:
                 failures.append(prepared.lane)
                 raise ZeroDivisionError
-            submit(outbox, prepared, on_done)
+            submit(outbox, prepared, on_done, publications)
 
         monkeypatch.setattr(broker.fanout, "submit", fail_first_event)
         assert await announce(host, room, 1) == (1, Outcome.ACCEPTED, 1)

@@ -13,6 +13,7 @@ import trio
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from broker.core.rooms.traces import Publication
 from broker.net.poller import Poller
 from broker.net.transport import Framing, Part, TcpTransport, Transport, TransportSettings
 from broker.rooms.encoding import TIERS, Bundle, Content, Prepared, prepare, variant_of
@@ -299,6 +300,34 @@ def test_a_full_socket_queues_and_the_others_do_not_notice(transports: Transport
     assert transports.budget.used_bytes == 0
     slow_sock.close()
     fast_sock.close()
+
+
+def test_a_traced_content_says_how_many_sockets_took_it(transports: TransportSettings) -> None:
+    """Of three members one is behind; its queue takes ticks until it is full, then none."""
+    slow, slow_sock = a_member(transports, buffer=4096)
+    pairs = [a_member(transports, buffer=1 << 20) for _ in range(2)]
+    members, fanout = Members(), FanOut()
+    outbox = Outbox(members)
+    add_all(members, slow, *(member for member, _ in pairs))
+    run_all(fanout, outbox, [Content(Tick(1, 100, 0, (entry("y" * 40_000),)), Lane.CHAT, 1)])
+    assert slow.session.transport.queue is not None
+    found: list[tuple[int, int, int]] = []
+    for number in range(2, 50):
+        publication = Publication(0.0, len(members))
+        tick = Tick(number, 100, 0, (entry("x"),))
+        fanout.submit(outbox, prepared(members, [Content(tick, Lane.CHAT, number)]), None, (publication,))
+        assert publication.took_s is None
+        run_all(fanout)
+        assert publication.took_s is not None
+        found.append((publication.written, publication.queued, publication.refused))
+    assert set(found) == {(2, 1, 0), (2, 1, 1)}
+    assert found == sorted(found), "once it is in keyframe mode, it takes no more"
+    for sock in (slow_sock, *(sock for _, sock in pairs)):
+        sock.close()
+
+
+def entry(text: str) -> TickEntry:
+    return TickEntry(1, "ann", "Ann", (text,), 1, (), Role.VIEWER)
 
 
 def test_a_viewer_that_never_reads_is_closed_when_commerce_no_longer_fits(transports: TransportSettings) -> None:

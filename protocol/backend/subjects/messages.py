@@ -12,12 +12,14 @@ from ...operations.messages import (
     BroadcastStateRequest,
     DeletedMessages,
     DeleteMessages,
+    MessageTrace,
     PinMessage,
     PinnedMessages,
     Published,
     PublishedMany,
     PublishMany,
     PublishMessage,
+    TraceMessage,
     UnpinMessage,
 )
 from ..calls import AsyncBackendCall, BackendCall
@@ -129,6 +131,13 @@ class MessagesCalls:
         )
         return result
 
+    def trace(
+        self, *, room: str, client_msg_id: str = "", offset: int | None = None, user: str | None = None
+    ) -> MessageTrace:
+        """Return what became of one message, and to how many sockets it was written. Scope: rooms:read."""
+        result: MessageTrace = self._call("messages.trace", TraceMessage(room, client_msg_id, offset, user), None)
+        return result
+
 
 class AsyncMessagesCalls:
     """Operations on messages."""
@@ -234,4 +243,11 @@ class AsyncMessagesCalls:
         result: DeletedMessages = await self._call(
             "messages.delete", DeleteMessages(room, ids, user, after_ms, reason), idempotency_key, dry_run
         )
+        return result
+
+    async def trace(
+        self, *, room: str, client_msg_id: str = "", offset: int | None = None, user: str | None = None
+    ) -> MessageTrace:
+        """Return what became of one message, and to how many sockets it was written. Scope: rooms:read."""
+        result: MessageTrace = await self._call("messages.trace", TraceMessage(room, client_msg_id, offset, user), None)
         return result
