@@ -30,7 +30,6 @@ KEPT = frozenset(
     {
         "rooms.set_phase", "messages.pin", "messages.unpin", "messages.delete", "locks.acquire", "broker.rotate_keys",
         "packets.create", "rains.create", "coupons.create", "coupons.issue", "coupons.issue_many",
-        "audiences.share",
     }
 )  # fmt: skip
 MAX_ANSWER_BYTES = 4096

@@ -9,7 +9,7 @@ import trio
 from broker.core.commerce import audiences as commands
 from broker.core.rooms.audience import selector
 from broker.core.tenants.names import plain_name
-from broker.operations.activities import ask_activity, command, read_activity
+from broker.operations.activities import ask_activity, command, kept_key, read_activity
 from broker.operations.audience_users import SLICE
 from broker.operations.caller import Caller, OperationError
 from broker.operations.messages import check_audience
@@ -72,7 +72,10 @@ async def _follow(parts: Parts, caller: Caller, request: FollowHost) -> Any:
 
 
 async def _share(parts: Parts, caller: Caller, request: ShareRoom) -> Any:
-    share = commands.Share(request.channel, _named(caller, request.user))
+    key = kept_key(caller)
+    if key and caller.is_backend:
+        key = f"{caller.account}:{key}"  # beside those of the user's own client
+    share = commands.Share(request.channel, _named(caller, request.user), key)
     return await command(parts, caller, request.room, _KEY, share, creates=True)
 
 

@@ -152,6 +152,7 @@ _SESSION, _FANOUT, _WRITER = "broker.sessions.session", "broker.rooms.fanout", "
 _HOOKS = "broker.webhooks.deliveries"
 _QUOTAS = "broker.core.tenants.quotas"
 _ACTIVITIES = "broker.core.commerce.room_activities"
+_LEAVING = "which they leave ten minutes after their end"
 _LOOP, _HUB = "broker.telemetry.loop_monitor", "broker.rooms.hub"
 
 METRICS: tuple[Metric, ...] = (
@@ -164,10 +165,11 @@ METRICS: tuple[Metric, ...] = (
              f"{_ACTIVITIES}:refusals", label="kind"),
     _counter("activity_batches_undone", "Batches of activities that the ledger has refused.",
              "hub.activity_counts.undone", f"{_ACTIVITIES}:undone", label="kind"),
-    _of_activities("sale_units", "Units of sales in memory.", ("sales",), ("available", "reserved", "confirmed")),
-    _of_activities("packet_cents", "Money of red packets and rains in memory.", ("packets", "rains"),
+    _of_activities("sale_units", f"Units of sales in memory, {_LEAVING}.", ("sales",),
+                   ("available", "reserved", "confirmed")),
+    _of_activities("packet_cents", f"Money of red packets and rains in memory, {_LEAVING}.", ("packets", "rains"),
                    ("open", "taken", "returned")),
-    _of_activities("coupons", "Codes of coupon pools in memory; left: of open ones.", ("coupons",),
+    _of_activities("coupons", f"Codes of coupon pools in memory, {_LEAVING}; left: of open ones.", ("coupons",),
                    ("issued", "left")),
     # Connections.
     _gauge("connections", "Open connections.", "poller.__len__"),

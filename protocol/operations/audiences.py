@@ -184,8 +184,8 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         405, "audiences.share", ShareRoom, (room_name, text(0, 64), optional(user_id)), OwnReach, _own,
         "Count that a room was shared.",
-        scope=Scope.ROOMS_WRITE, roles=LOGGED_IN, joined=True, key=KeyUse.OPTIONAL, durable=True,
-        rate=RateLimit(1, 5), errors=_VIEWER_ERRORS,
+        scope=Scope.ROOMS_WRITE, roles=LOGGED_IN, joined=True, key=KeyUse.OPTIONAL, keeps_keys=True, durable=True,
+        rate=RateLimit(1, 5), errors=(*_VIEWER_ERRORS, ErrorCode.KEY_REUSED),
         example=(ShareRoom("live-1", "wechat", "ann"), OwnReach(True, 1, 0)),
     ),
     row(

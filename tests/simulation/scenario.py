@@ -21,6 +21,7 @@ from tests.simulation import checks
 from tests.simulation.access_probes import ACCESS_PROBES
 from tests.simulation.actors import Actors
 from tests.simulation.broker import BrokerRun
+from tests.simulation.contest_actors import Contest
 from tests.simulation.disk import Disk
 from tests.simulation.epilogue import Backup, check_changed_copies, check_files, run_restored
 from tests.simulation.kept_actors import Keeper, Pinner
@@ -67,6 +68,7 @@ class Scenario:
         world, actors = self.world, self.actors
         backup: Backup | None = None
         keeper, shop = Keeper(actors), Shop(actors)
+        contest = Contest(actors, shop.call)
         self.start_faults()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.run_brokers)
@@ -85,6 +87,7 @@ class Scenario:
                 keeper.run,
                 Pinner(actors).run,
                 shop.run,
+                contest.run,
             ):
                 nursery.start_soon(part)
             await trio.sleep(FAULTS_S / 2)
@@ -95,7 +98,7 @@ class Scenario:
             world.trace("healed")
             await run_probes(world, actors, PROBES)
             with trio.move_on_after(HEAL_S):
-                while (missing := checks.unfinished(actors)) is not None:  # noqa: ASYNC110 - the conditions have no event
+                while (missing := checks.unfinished(actors) or contest.unfinished()) is not None:  # noqa: ASYNC110 - the conditions have no event
                     await trio.sleep(CHECK_INTERVAL_S)
             assert missing is None, f"{HEAL_S:g} s after the last fault: {missing}"
             checks.check_invariants(actors)
@@ -105,6 +108,7 @@ class Scenario:
         checks.check(actors)
         keeper.check_ledger(self.disk.path)
         shop.check_ledger(self.disk.path)
+        contest.check(self.disk.path)
         check_files(self.disk.directory)
         check_changed_copies(world, self.disk.path, self.spare / "changed")
         if backup is not None:

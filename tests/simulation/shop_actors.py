@@ -62,7 +62,7 @@ class Shop:
         self.shares: dict[str, tuple[int, int]] = {}
         """Number and cents of each user's share."""
         self._created = trio.Event()
-        self.raffle = Raffle(actors, SHOP_ROOM, BUYERS, self._call)
+        self.raffle = Raffle(actors, SHOP_ROOM, BUYERS, self.call)
         actors.remaining += 1
 
     async def run(self) -> None:
@@ -105,14 +105,14 @@ class Shop:
             await self._created.wait()
             for number in range(CLAIMS):
                 await self.world.pause(3.0)
-                claim = await self._call(client, ClaimSale(SHOP_ROOM, SALE), f"claim {number}")
+                claim = await self.call(client, ClaimSale(SHOP_ROOM, SALE), f"claim {number}")
                 if isinstance(claim, ClaimAnswer):
                     self._claimed(user, claim)
-                    again = await self._call(client, ClaimSale(SHOP_ROOM, SALE), f"claim {number}")
+                    again = await self.call(client, ClaimSale(SHOP_ROOM, SALE), f"claim {number}")
                     assert again == claim, f"claim {number} of {user}: {claim}, again {again}"
                     await self._check_units(platform)
                     await self._pay(platform, claim)
-                share = await self._call(client, GrabPacket(SHOP_ROOM, PACKET), f"grab {number}")
+                share = await self.call(client, GrabPacket(SHOP_ROOM, PACKET), f"grab {number}")
                 assert not isinstance(share, CallRefused), share
                 assert self.shares.setdefault(user, tuple(share)) == tuple(share), f"{user} has two shares"
 
@@ -133,11 +133,11 @@ class Shop:
             return
         await self.world.pause(rng.choice((0.5, 8.0)))
         if choice < 0.4:
-            cancelled = await self._call(platform, CancelClaim(SHOP_ROOM, SALE, claim.number))
+            cancelled = await self.call(platform, CancelClaim(SHOP_ROOM, SALE, claim.number))
             assert not isinstance(cancelled, CallRefused) or cancelled.code != ErrorCode.UNKNOWN_CLAIM, cancelled
             return
         order = f"order {claim.number}"
-        confirmed = await self._call(platform, ConfirmClaim(SHOP_ROOM, SALE, claim.number, order))
+        confirmed = await self.call(platform, ConfirmClaim(SHOP_ROOM, SALE, claim.number, order))
         if isinstance(confirmed, CallRefused):
             assert confirmed.code in (ErrorCode.EXPIRED, ErrorCode.NOT_RESERVED), confirmed
             self.world.count_event("confirmation refused", claim.number, confirmed.code)
@@ -147,12 +147,12 @@ class Shop:
             self.world.count_event("claim confirmed", claim.number)
 
     async def _do(self, client: Client, request: Any, key: str | None = None) -> Any:
-        """Call what cannot be refused. Any: as in `_call`."""
-        result = await self._call(client, request, key)
+        """Call what cannot be refused. Any: as in `call`."""
+        result = await self.call(client, request, key)
         assert not isinstance(result, CallRefused), (request, result)
         return result
 
-    async def _call(self, client: Client, request: Any, key: str | None = None) -> Any:
+    async def call(self, client: Client, request: Any, key: str | None = None) -> Any:
         """Call until there is a result, or a refusal that a repetition does not change, which is returned. Any: each
         operation has records of its own."""
         while True:

@@ -1,4 +1,4 @@
-"""Bugs of sales, packets and lotteries, planted one by one: the simulation must find each within a few seeds."""
+"""Bugs of commerce, planted one by one: the simulation must find each within a few seeds."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
+from broker.core.commerce import pk
 from broker.core.commerce.activity import ActivityStep, Fact
 from broker.core.commerce.lottery import EnterCommand, Lottery
 from broker.core.commerce.packet import RedPacket
 from broker.core.commerce.room_activities import ActivityKey, RoomActivities
 from broker.core.commerce.sale_facts import SaleFacts
+from broker.core.rooms.audience import Selector
+from broker.core.rooms.pk_scores import PkScores
 from broker.ledger import Reader
 from broker.rooms import room_store
 from broker.rooms.activity_records import read_all_activities
@@ -77,9 +80,25 @@ def test_an_entry_that_is_answered_and_not_written_is_found(monkeypatch: Patch) 
 
 def test_a_prize_that_is_sent_again_after_a_restart_is_found(monkeypatch: Patch) -> None:
     forget_after_a_restart(monkeypatch, Lottery.kind, "prize")
-    assert "prizes received" in finds(range(1, 9), kills=0.3)
+    assert "prizes received" in finds(range(9, 17), kills=0.3)
 
 
 def test_a_draw_that_is_not_that_of_its_proof_is_found(monkeypatch: Patch) -> None:
     monkeypatch.setattr(Lottery, "_draw_key", lambda self, config, signature: bytes(32))
     assert "BAD_WINNERS" in finds(range(1, 5))
+
+
+def test_a_result_that_differs_in_the_other_room_is_found(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(pk, "_REVERSED", {})
+    assert " and PkHalf(" in finds(range(1, 5))
+
+
+def test_a_paid_message_that_counts_twice_is_found(monkeypatch: Patch) -> None:
+    add = PkScores.add
+    monkeypatch.setattr(PkScores, "add", lambda self, of, cents, *rest: add(self, of, 2 * cents, *rest))
+    assert "counts more than" in finds(range(1, 5))
+
+
+def test_a_message_that_reaches_who_is_not_addressed_is_found(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(Selector, "selects", lambda self, tags: True)
+    assert "not for everybody" in finds(range(1, 5))

@@ -52,6 +52,8 @@ WATCHED_BEFORE_S = 30
 """Who has watched for longer was not brought by an invite."""
 INVITES_A_MINUTE = 20
 """Accepted invites of one inviter."""
+MAX_SHARE_KEYS = 4
+"""Keys of shares that are known of one user: each is repeated within seconds, and a user shares once a second."""
 FORGOTTEN_AT_ONCE = 2
 """Inviters without an invite in the last minute whose times go with the next invite."""
 _UNKNOWN = 1 << MAX_TAGS
@@ -81,16 +83,21 @@ class Follow(NamedTuple):
 
 
 class Share(NamedTuple):
-    """Count a share of a user; None = the requester."""
+    """Count a share of a user; None = the requester. ``request``: the caller's idempotency key, empty = none."""
 
     channel: str
     user: str | None = None
+    request: str = ""
 
 
 class Invited(NamedTuple):
     """The requester was brought by another user."""
 
     inviter: str
+
+
+_KeyedShare = tuple[str, str, tuple[bool, int, int]]
+"""Key, channel, and the answer that it had: `OwnReach`."""
 
 
 class Audiences(Activity[T]):
@@ -110,6 +117,8 @@ class Audiences(Activity[T]):
         self._follows: dict[str, int] = {}
         """Since when, Unix milliseconds."""
         self._shares: dict[str, int] = {}
+        self._share_keys: dict[str, tuple[_KeyedShare, ...]] = {}
+        """The newest shares of a user that had a key, in order."""
         self._inviters: dict[str, str] = {}
         """By invitee, counted or not."""
         self._pending: OrderedDict[str, int] = OrderedDict()
@@ -204,8 +213,8 @@ class Audiences(Activity[T]):
                 return self._set_tags(users, tags)
             case Follow(follows, user):
                 return self._follow(user or requester.user, follows, now_ms)
-            case Share(channel, user):
-                return self._share(user or requester.user, channel)
+            case Share(channel, user, request):
+                return self._share(user or requester.user, channel, request)
             case Invited(inviter):
                 return self._invited(requester, inviter, now_ms)
             case UserLeft():
@@ -252,13 +261,21 @@ class Audiences(Activity[T]):
         fact = Fact("followed", (user, now_ms if follows else None, self._follows.get(user)))
         return ActivityStep((fact,), answer._replace(follows=follows), reports=(report,))
 
-    def _share(self, user: str, channel: str) -> ActivityStep[T]:
+    def _share(self, user: str, channel: str, request: str) -> ActivityStep[T]:
+        keyed = self._share_keys.get(user, ())
+        for known, its_channel, reach in keyed if request else ():
+            if known == request:
+                if its_channel == channel:
+                    return ActivityStep(answer=OwnReach(*reach))
+                return refused(ErrorCode.KEY_REUSED, "was used before with other content", "key")
         if user not in self._shares and len(self._shares) >= MAX_TAGGED:
             return _full("users who share")
         answer = self.reach_of(user)
         answer = answer._replace(shares=answer.shares + 1)
+        oldest = keyed[0] if request and len(keyed) >= MAX_SHARE_KEYS else None
+        fact = Fact("shared", (user, request, channel, tuple(answer), oldest))
         report = ActivityReport("audience.shared", SharedData(user, channel, answer.shares))
-        return ActivityStep((Fact("shared", (user,)),), answer, reports=(report,))
+        return ActivityStep((fact,), answer, reports=(report,))
 
     def _invited(self, requester: Requester, inviter: str, now_ms: int) -> ActivityStep[T]:
         user = requester.user
@@ -326,8 +343,12 @@ class Audiences(Activity[T]):
             case "followed":
                 self._set_follows(data[0], data[1])
             case "shared":
-                _add(self._shares, data[0], 1)
+                user, request, channel, reach, oldest = data
+                _add(self._shares, user, 1)
                 self._share_total += 1
+                if request:
+                    keyed = self._share_keys.get(user, ())[oldest is not None :]
+                    self._share_keys[user] = (*keyed, (request, channel, reach))
             case "invited":
                 user, inviter, at_ms, asked, old = data
                 self._inviters[user] = inviter
@@ -355,8 +376,12 @@ class Audiences(Activity[T]):
             case "followed":
                 self._set_follows(data[0], data[2])
             case "shared":
-                _add(self._shares, data[0], -1)
+                user, request, _, _, oldest = data
+                _add(self._shares, user, -1)
                 self._share_total -= 1
+                if request:
+                    left = (*(() if oldest is None else (oldest,)), *self._share_keys.pop(user)[:-1])
+                    self._share_keys |= {user: left} if left else {}
             case "invited":
                 user, inviter, _, asked, old = data
                 del self._inviters[user], self._pending[user]
@@ -402,7 +427,7 @@ class Audiences(Activity[T]):
     # ---- what is seen of it
 
     def dump(self) -> tuple[Any, ...]:
-        tables = self._set, self._shares, self._inviters, self._invites, self._asked, self._pending
+        tables = self._set, self._shares, self._share_keys, self._inviters, self._invites, self._asked, self._pending
         scores = (sorted(each.items()) for each in tables)
         return (
             self._facts, tuple(self._tags.items()), tuple(sorted(self._follows.items())), tuple(map(tuple, scores)),

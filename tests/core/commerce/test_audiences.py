@@ -14,6 +14,7 @@ from broker.core.commerce.activity import ActivityRefusal, UserLeft
 from broker.core.commerce.audiences import (
     COUNTED_AFTER_MS,
     INVITES_A_MINUTE,
+    MAX_SHARE_KEYS,
     Audiences,
     DefineTags,
     Follow,
@@ -105,6 +106,7 @@ class ReachMachine(RuleBasedStateMachine):
         self.driver.ask(DefineTags(rules), platform)
         self.follows: set[str] = set()
         self.shares: Counter[str] = Counter()
+        self.share_keys: dict[str, list[str]] = {user: [] for user in USERS}
         self.inviters: dict[str, tuple[str, int]] = {}
 
     def send(self, command: Any, user: str, commits: bool) -> bool:
@@ -121,10 +123,19 @@ class ReachMachine(RuleBasedStateMachine):
         if self.send(Follow(follows), user, commits):
             self.follows = self.follows | {user} if follows else self.follows - {user}
 
-    @rule(user=sampled_from(USERS), commits=booleans())
-    def share(self, user: str, commits: bool) -> None:
-        if self.send(Share("wechat"), user, commits):
+    @rule(user=sampled_from(USERS), request=sampled_from(["", "a", "b", "c", "d", "e"]), commits=booleans())
+    def share(self, user: str, request: str, commits: bool) -> None:
+        is_known = request in self.share_keys[user][-MAX_SHARE_KEYS:]
+        if self.send(Share("wechat", None, request), user, commits) and not is_known:
             self.shares[user] += 1
+            self.share_keys[user] += [request] if request else []
+
+    @precondition(lambda self: any(self.share_keys.values()))
+    @rule(user=sampled_from(USERS))
+    def share_with_the_same_key_elsewhere(self, user: str) -> None:
+        for request in self.share_keys[user][-1:]:
+            self.driver.commit_all()
+            assert refusal(self.driver.ask(Share("qq", None, request), viewer(user))) == (ErrorCode.KEY_REUSED, "key")
 
     @rule(user=sampled_from(USERS), inviter=sampled_from(USERS), commits=booleans())
     def invited(self, user: str, inviter: str, commits: bool) -> None:
