@@ -288,12 +288,12 @@ async def test_messages_and_coupons_go_to_the_users_of_an_audience_page_by_page(
         again = await ok(
             http, "directs.send_many", batch="may", type=NEWS, template=["hello"], audience={"room": ROOM, **fans}
         )
-        assert again == {"batch": "may", "sent": 0, "repeated": 2, "failed": 0, "next": "bob"}
+        assert again == {"batch": "may", "sent": 0, "repeated": 2, "failed": 0, "next": "bob", "suppressed": 0}
         for name in ("ann", "bob", "dan", "eve"):
             assert (await direct_of(clients[name])).payload.text == "hello"
         nobody = {"room": ROOM, "all": ["fans"], "none": ["fans"]}
         none = await ok(http, "directs.send_many", batch="may", type=NEWS, template=["hello"], audience=nobody)
-        assert none == {"batch": "may", "sent": 0, "repeated": 0, "failed": 0, "next": None}
+        assert none == {"batch": "may", "sent": 0, "repeated": 0, "failed": 0, "next": None, "suppressed": 0}
         for audience, field in (({}, "audience"), ({"any": ["x"]}, "audience.any[0]")):
             refusal = await refused(
                 http, "directs.send_many", batch="b", type=NEWS, template=["x"], audience={"room": ROOM, **audience}
