@@ -219,9 +219,9 @@ def a_restored_ledger_that_keeps_its_epochs(patch: Patch) -> None:
 
 @bug(4, restores=True)
 def a_restored_ledger_that_repeats_inbox_numbers(patch: Patch) -> None:
-    from broker.ledger import transaction
+    from broker.ledger import inbox_rows
 
-    patch.setattr(transaction, "INBOX_STEP", 1)
+    patch.setattr(inbox_rows, "INBOX_STEP", 1)
 
 
 # ---- 5: shares
