@@ -81,7 +81,6 @@ NAMED_TUPLE = {"_make", "_replace", "_asdict", "_fields", "_field_defaults"}
 EXCEPTIONS = {
     # What still reaches into the code under test, by file; a row leaves with its reason, none comes.
     "cli/test_serve.py": {"_open", "_serve"},  # a signal in the middle of the start
-    "core/rooms/test_modes.py": {"_posting"},  # who follows since when, without the activities that say it
     "protocol/clients/test_inbox.py": {"_lossy", "_missed_chat", "_reliable"},  # invariants of a state machine
     "protocol/clients/test_memberships.py": {"_by_number", "_pending"},  # invariants of a state machine
     "simulation/disk.py": {"_connection"},  # the reader's connection to a disk that fails

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from broker.core.moderation.sanctions import RoomSanctions, SanctionTable
+from broker.core.rooms.activity_steps import ActivitySteps
 from broker.core.rooms.effects import Publish, RefusePost, Reply
 from broker.core.rooms.modes import MODES_EVENT, modes_of
 from broker.core.rooms.policies import policy_from
@@ -106,10 +107,10 @@ def test_unique_takes_no_text_twice_within_ten_minutes_whoever_says_it() -> None
     assert refused(room, danmaku("hello there"), Person("bob"), 602.0) is None
 
 
-def test_followers_wait_until_they_have_followed_for_long_enough() -> None:
-    room = room_with(followers_s=60)
+def test_followers_wait_until_they_have_followed_for_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     since = {"ann": NOW_MS - 60_000, "bob": NOW_MS - 59_000}
-    room._posting.guard.use_follows(since.get)
+    monkeypatch.setattr(ActivitySteps, "follows_since", lambda self, user: since.get(user))
+    room = room_with(followers_s=60)
     assert refused(room, danmaku("hi"), Person("ann")) is None
     assert refused(room, danmaku("hi"), Person("bob")) == (ErrorCode.FOLLOWERS_ONLY, 1000)
     assert refused(room, danmaku("hi"), Person("eve")) == (ErrorCode.FOLLOWERS_ONLY, 0)
