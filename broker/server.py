@@ -56,7 +56,7 @@ from broker.operations.erasures import Erasures
 from broker.operations.in_process import call_in_process
 from broker.operations.parts import BrokerControl, Parts
 from broker.rooms.actions import ActionQueue
-from broker.rooms.configured import custom_rules, names_and_lanes, policy_of, quotas_of
+from broker.rooms.configured import custom_rules, names_and_lanes, policy_of, quotas_of, raid_rules
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
 from broker.rooms.locks import Locks
@@ -137,6 +137,7 @@ class Broker:
             durable=config.ledger.is_kept,
             masks_guests=config.privacy.mask_names_for_guests,
             screens=self.screening.screens,
+            raids=raid_rules(config),
         )
         self.results = ResultBatch()
         """Joins what rooms and sessions send for one slice of ledger results."""
@@ -511,7 +512,7 @@ class Broker:
         self.max_connections = max_connections
         self.connection_limits.use(**limits_of(config.admission, max_connections))
         self.api_limits.use(**api_limits(running.api.max_connections))
-        self.hub.use_limits(running.room, config.open_roles)
+        self.hub.use_limits(running.room, config.open_roles, raid_rules(config))
         self.hub.use_policy(policy)
         self.context.use_compression(policy.compress)
         has_other_words = self.screening.use(words, running.moderation)

@@ -339,6 +339,10 @@ def test_the_program_of_audiences_addresses_a_part_of_the_room_and_counts_shares
     assert "Thank you for your order" not in viewer.read_text()
 
 
+def test_the_program_of_sanctions_is_refused_and_then_undone(terminal: Terminal) -> None:
+    assert run_program("sanctions.md", terminal) == ["MUTED spam True", "ACCEPTED"]
+
+
 def test_the_program_of_mic_link_takes_a_seat_and_leaves_it(terminal: Terminal) -> None:
     assert run_program("mic.md", terminal) == [
         "QUEUED 1", "token of the media service", "ON_MIC 1", "[('ann', True)]", "NONE",

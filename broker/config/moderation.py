@@ -75,6 +75,14 @@ class ModerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     exempt_roles: Annotated[tuple[ExemptRole, ...], Meta(max_length=7)] = ("moderator", "assistant", "host")
     """Roles whose messages are not screened. Texts and names of users in gifts and highlights always are, and what the
     platform (app) posts otherwise on lanes 0 to 2 never is."""
+    raid_joins: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    """Users who come into a room within 10 s that are a raid: slow mode begins by itself; 0 = however many are none."""
+    raid_repeats: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    """Messages within 10 s that repeat equal ones of the same tick and are a raid; 0 = however many are none."""
+    raid_slow_s: Annotated[int, Meta(ge=1, le=3600)] = 30
+    """Seconds between two messages of a user while a room is raided."""
+    raid_s: Annotated[int, Meta(ge=10, le=86_400)] = 300
+    """How long slow mode holds after a raid was found."""
     detectors: DetectorConfig = msgspec.field(default_factory=DetectorConfig)
     """Detectors, which need no words."""
     lists: tuple[WordListConfig, ...] = ()

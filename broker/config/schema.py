@@ -106,7 +106,8 @@ RELOADABLE = frozenset(
         "room.tick_max_ms", "room.duplicate_window_s", "room.pre_review", "room.review_s", "room.approve_unreviewed",
         "room.user_chat_per_s", "room.user_chat_burst", "room.staff_posts_per_s", "room.staff_posts_burst",
         "room.app_posts_per_s", "room.app_posts_burst", "room.likes_per_s", "room.highlight_tiers",
-        "moderation.exempt_roles", "moderation.detectors", "moderation.lists",
+        "moderation.exempt_roles", "moderation.detectors", "moderation.lists", "moderation.raid_joins",
+        "moderation.raid_repeats", "moderation.raid_slow_s", "moderation.raid_s",
     }
 )  # fmt: skip
 """Settings that take effect on SIGHUP; the others need a restart."""

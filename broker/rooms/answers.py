@@ -76,8 +76,10 @@ class RoomAnswers:
         self._measures.over_tenant_quota()
 
     def shown_to_sender(self, effect: ShowToSender[PostRef]) -> None:
-        """Answer one post that its sender alone sees."""
+        """Answer one post that its sender alone sees, unless that is done already."""
         member, sequence = effect.ticket
+        if effect.outcome is None:
+            return
         self.traces.decide(effect.ticket, effect.outcome, 0, self._clock(), to_sender=True)
         member.session.reply_acks(self._number, [AckResult(sequence, effect.outcome)])
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 from broker.config.schema import Config, TenantConfig, TypeConfig
 from broker.core.commerce.highlights import HighlightTier
 from broker.core.limits.rate_limit import Rate
+from broker.core.moderation.raids import RaidRules
 from broker.core.rooms.policies import Policy, policy_from
 from broker.core.rooms.types import CustomRule
 from broker.core.tenants.quotas import Quotas
 from protocol.codes import Lane, Role
 
-__all__ = ["custom_rules", "names_and_lanes", "policy_of", "quotas_of"]
+__all__ = ["custom_rules", "names_and_lanes", "policy_of", "quotas_of", "raid_rules"]
 
 
 def policy_of(config: Config) -> Policy:
@@ -42,6 +43,12 @@ def custom_rules(config: Config) -> dict[int, CustomRule]:
 def names_and_lanes(custom: Mapping[int, CustomRule]) -> dict[int, tuple[str, Lane]]:
     """Return name and lane of each of the deployment's own types."""
     return {number: (rule.name, rule.lane) for number, rule in custom.items()}
+
+
+def raid_rules(config: Config) -> RaidRules:
+    """Return what a raid of a room is."""
+    moderation = config.moderation
+    return RaidRules(moderation.raid_joins, moderation.raid_repeats, moderation.raid_slow_s, moderation.raid_s)
 
 
 def _custom_rule(entry: TypeConfig) -> CustomRule:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from broker.core.commerce.audiences import STAFF_BIT
 from broker.core.rooms.audience import Selector, not_addressed
 from broker.net.event_stream import event
 from broker.net.transport import Framing, Part
@@ -22,7 +23,18 @@ from protocol.frames import build_frame, pack_body
 from protocol.message_rules import opcode_of
 from protocol.messages import MAX_ENTRIES, Account, Event, Message, Tick
 
-__all__ = ["MASKED", "TIERS", "VARIANTS", "Bundle", "Content", "Prepared", "prepare", "prepare_addressed", "variant_of"]
+__all__ = [
+    "MASKED",
+    "TIERS",
+    "VARIANTS",
+    "Bundle",
+    "Content",
+    "Prepared",
+    "prepare",
+    "prepare_addressed",
+    "prepare_for_viewers",
+    "variant_of",
+]
 
 TIERS: tuple[Tier, ...] = (Tier.FULL, Tier.MEDIUM, Tier.LOW)
 _TIER_INDEX = {tier: index for index, tier in enumerate(TIERS)}
@@ -128,6 +140,18 @@ def prepare_addressed(
     hidden = content._replace(message=not_addressed(content.message))
     shown = prepare(variants, [[content]] * len(TIERS), room, event_id, mask)
     return shown._replace(selector=selector, others=prepare(variants, [[hidden]] * len(TIERS), room, event_id))
+
+
+def prepare_for_viewers(
+    variants: Iterable[int],
+    by_tier: Sequence[Sequence[Content]],
+    room: int,
+    mask: Callable[[Message], Message] = _unmasked,
+) -> Prepared:
+    """Encode content without an offset for all members but staff, see `prepare`."""
+    shown = prepare(variants, by_tier, room, mask=mask)
+    nothing = Prepared(shown.lane, [None] * (VARIANTS + 1), [None] * (VARIANTS + 1))
+    return shown._replace(selector=Selector(0, 0, STAFF_BIT), others=nothing)
 
 
 def _bundle(

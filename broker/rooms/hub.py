@@ -27,6 +27,7 @@ from broker.core.commerce.room_activities import ActivityCounts, ActivityKey, Ro
 from broker.core.limits.join_limit import JoinLimit
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.limits.rate_limit import Gcra, Rate
+from broker.core.moderation.raids import RaidRules
 from broker.core.moderation.sanctions import RoomSanctions, SanctionTable
 from broker.core.moderation.screening import Screens
 from broker.core.net.connection_limits import address_key
@@ -157,6 +158,13 @@ class Hub:
             for room in self._by_number.values():
                 room.use_broker_policy(policy)
 
+    def _use_raids(self, raids: RaidRules) -> None:
+        """Take other rules of what a raid is in all rooms, open ones included. O(rooms)."""
+        if raids != self._rules.raids:
+            self._rules = self._rules.with_raids(raids)
+            for room in self._by_number.values():
+                room.state.raids.use_rules(raids)
+
     def use_types(self, custom: Mapping[int, CustomRule]) -> None:
         """Apply other types of the deployment's own to all rooms, open ones included. O(rooms)."""
         self._rules.types.use(custom)
@@ -168,12 +176,13 @@ class Hub:
         for room in self._by_number.values():
             room.state.use_screens()
 
-    def use_limits(self, config: RoomConfig, open_roles: frozenset[Role]) -> None:
+    def use_limits(self, config: RoomConfig, open_roles: frozenset[Role], raids: RaidRules) -> None:
         """Apply other limits of rooms from now on; open rooms stay, and keep the times after which they close."""
         if config.new_rooms_per_minute != self._config.new_rooms_per_minute:
             self._new_rooms = self._new_rooms.at_rate(_new_rooms(config).rate)
         self._config = config
         self._open_roles = open_roles
+        self._use_raids(raids)
 
     @property
     def screens(self) -> Screens:

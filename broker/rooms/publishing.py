@@ -16,7 +16,7 @@ from broker.core.rooms.effects import TickOut
 from broker.core.rooms.masking import NameMask
 from broker.core.rooms.traces import Publication, RoomTraces
 from broker.ledger import ResultBatch
-from broker.rooms.encoding import TIERS, Content, prepare, prepare_addressed
+from broker.rooms.encoding import TIERS, Content, prepare, prepare_addressed, prepare_for_viewers
 from broker.rooms.fanout import FanOut, Outbox
 from broker.rooms.members import Member, Members, PostRef
 from protocol.activities import BY_EVENT_NAME, Via, activity_payload
@@ -137,7 +137,11 @@ class RoomPublisher:
         traced: Sequence[Publication] = ()
         if out.ticks:
             traced = self._traces.published_tick(out.number, out.ticks[0].entries, self._clock(), len(self._members))
-        return self._broadcast(by_tier, on_done, traced) and on_done is not None
+        return self._broadcast(by_tier, on_done, traced, to_staff=not out.is_delayed) and on_done is not None
+
+    def show_to_staff(self, tick: Tick, number: int) -> None:
+        """Send a tick to every member of staff, before the others."""
+        self._send_to(list(self.staff), Content(tick, Lane.CHAT, number, len(tick.entries)))
 
     def _counter(self, key: ActivityKey, counter: RoomEvent) -> Content:
         payload = ActivityPayload(*activity_payload(counter.name, key[1], counter.data))
@@ -172,10 +176,15 @@ class RoomPublisher:
         by_tier: Sequence[Sequence[Content]],
         on_done: Callable[[float], None] | None = None,
         traced: Sequence[Publication] = (),
+        *,
+        to_staff: bool = True,
     ) -> bool:
         variants = self._members.variants()
         if not variants:
             return False
-        prepared = prepare(variants, by_tier, self._number, self._event_id, self._mask)
+        if to_staff:
+            prepared = prepare(variants, by_tier, self._number, self._event_id, self._mask)
+        else:
+            prepared = prepare_for_viewers(variants, by_tier, self._number, self._mask)
         self._fanout.submit(self._outbox, prepared, on_done, traced)
         return True

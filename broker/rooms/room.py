@@ -38,6 +38,7 @@ from broker.core.rooms.effects import (
     RefusePost,
     Reply,
     ShowToSender,
+    ShowToStaff,
     TickOut,
 )
 from broker.core.rooms.erasure import Erasure
@@ -510,6 +511,8 @@ class Room:
                 case ShowToSender((member, _), tick, number):
                     self.own_links.show(tick, number, member.user_id)
                     self._answers.shown_to_sender(effect)
+                case ShowToStaff(tick, number):
+                    self._publisher.show_to_staff(tick, number)
                 case Outcomes():
                     self._answers.reply_tick(effect)
                 case Hold():
@@ -560,9 +563,10 @@ class Room:
     def _send_tick(self, out: TickOut) -> None:
         if self._reporter is not None:
             self._reporter.ticked(out.ticks)
-        if out.ticks:
+        if out.ticks and not out.is_delayed:
             self._measures.tick_wait.observe(out.waited_s)
-        self._ticking = self._publisher.send_tick(out, self._swept if out.ticks and self._has_tick else None)
+        on_done = self._swept if out.ticks and self._has_tick else None
+        self._ticking = self._publisher.send_tick(out, on_done) or self._ticking
 
     def _swept(self, cost_s: float) -> None:
         """Adapt the interval: the last tick has reached every member; the next one may be due."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from broker.core.commerce.audiences import OPTED_OUT_BIT
+from broker.core.commerce.audiences import OPTED_OUT_BIT, STAFF_BIT
 from broker.core.rooms.audience import addressed_to
 from broker.core.rooms.masking import NameMask
 from broker.core.rooms.state import RoomState
@@ -16,6 +16,7 @@ from broker.rooms.encoding import MASKED, TIERS
 from broker.rooms.members import Member
 from protocol.codes import Role
 from protocol.messages import Joined
+from protocol.operations import STAFF
 
 __all__ = ["RoomViews"]
 
@@ -64,7 +65,8 @@ class RoomViews:
 
     def tags_of(self, member: Member) -> int:
         """Return the bits of a member's tags as they are now."""
-        return self.tags_of_user(plain_name(member.user_id), member.tags)
+        tags = self.tags_of_user(plain_name(member.user_id), member.tags)
+        return tags | STAFF_BIT if member.role in STAFF else tags
 
     def tags_of_user(self, user: str, own: Sequence[str]) -> int:
         """Return the bits of the tags of a user (without its tenant), and whether it wants no marketing; ``own``: the

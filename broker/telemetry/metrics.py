@@ -282,6 +282,7 @@ METRICS: tuple[Metric, ...] = (
               "broker.core.rooms.idempotency:forgotten"),
     _of_rooms("likes_unranked", "Likes of users that the table of top likers had no space for.",
               "broker.core.rooms.likes:unranked"),
+    _of_rooms("raids", "Raids of rooms, in which slow mode began by itself.", "broker.core.rooms.post_guard:raids"),
     _of_rooms("posts_shadowed", "Posts that their senders alone were shown.",
               "broker.core.rooms.post_guard:shadow_count"),
     # Moderation.

@@ -299,3 +299,29 @@ async def test_a_muted_user_that_joins_learns_of_it() -> None:
             _, joined = await ann.join()
             (own,) = joined.own_activities
             assert (own.kind, own.data["is_muted"], own.data["reason"]) == ("moderation", True, "spam")
+
+
+async def test_staff_see_messages_before_viewers_and_what_they_delete_never_reaches_them() -> None:
+    async with running_broker(api=API) as broker, client_of(broker) as client:
+        async with (
+            joined_link(broker, "dev:mod:moderator") as (mod, _),
+            joined_link(broker, "dev:ann") as (ann, number),
+            joined_link(broker, "dev:bob") as (bob, _),
+        ):
+            await ok(client, "moderation.set_modes", room="lobby", delay_ms=1000)
+            await ann.post(number, 5, MessageType.DANMAKU, ("spam", None))
+            _, tick = await mod.expect(Tick)
+            assert [entry.payload[0] for entry in tick.entries] == ["spam"]
+            await ok(client, "messages.delete", room="lobby", user="ann")
+            await bob.post(number, 6, MessageType.DANMAKU, ("hello", None))
+            _, tick = await mod.expect(Tick)
+            assert [entry.payload[0] for entry in tick.entries] == ["hello"]
+            shown: list[str] = []
+            while "hello" not in shown:
+                _, tick = await bob.expect(Tick)
+                shown += [entry.payload[0] for entry in tick.entries]
+            assert shown == ["hello"]
+            await ok(client, "moderation.set_modes", room="lobby", delay_ms=0)
+            await bob.post(number, 7, MessageType.DANMAKU, ("again", None))
+            _, tick = await mod.expect(Tick)
+            assert [entry.payload[0] for entry in tick.entries] == ["again"]

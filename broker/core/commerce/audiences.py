@@ -58,6 +58,8 @@ FORGOTTEN_AT_ONCE = 2
 """Inviters without an invite in the last minute whose times go with the next invite."""
 _UNKNOWN = 1 << MAX_TAGS
 OPTED_OUT_BIT = 1 << (MAX_TAGS + 1)
+STAFF_BIT = 1 << (MAX_TAGS + 2)
+"""Bit of the staff of a room, which sees delayed messages before the others."""
 """Bit of the users who want no marketing."""
 """Bit of a tag that the room does not have; no user has it."""
 

@@ -30,7 +30,7 @@ _ADMITTED, _SAMPLED, _HELD = (Account._fields.index(name) for name in ("admitted
 _new = tuple.__new__
 EVENT_COUNTERS = (
     "duplicates", "duplicate_marks_lost", "quota_admitted", "quota_refused", "limiter_full", "keys_lost",
-    "likes_unranked", "keys_changed", "return_marks_lost", "posts_shadowed",
+    "likes_unranked", "keys_changed", "return_marks_lost", "posts_shadowed", "raids",
 )  # fmt: skip
 """Names of what a room counts beside its accounts; the rows are in ``broker.telemetry.metrics``."""
 
@@ -168,6 +168,7 @@ class RoomCounters:
             sum(posting.admission.refused), posting.limits.full_refusals + posting.guard.full_refusals,
             self._stream.keys_lost,
             self._likes.unranked, self._keys.changed, self._presence.returns_lost, posting.guard.shadow_count,
+            posting.guard.raids,
         )  # fmt: skip
 
     # ---- how many

@@ -30,6 +30,7 @@ __all__ = [
     "RefusePost",
     "Reply",
     "ShowToSender",
+    "ShowToStaff",
     "TickOut",
 ]
 
@@ -83,7 +84,8 @@ class TickOut(NamedTuple):
     """Send a tick: ``ticks[i]`` is for the i-th of the tiers, widest first; equal ones are one object. ``state`` may
     ride along, and so may ``counters``.
 
-    ``ticks`` is empty where only state or counters are due. ``waited_s``: how long the oldest danmaku shown has waited.
+    ``ticks`` is empty where only state or counters are due. ``waited_s``: how long the oldest danmaku shown has waited,
+    without the delay of the room; ``is_delayed``: staff have seen it.
     """
 
     number: int
@@ -92,10 +94,12 @@ class TickOut(NamedTuple):
     state_number: int
     counters: tuple[PushCounter, ...] = ()
     waited_s: float = 0.0
+    is_delayed: bool = False
 
 
 class ShowToSender(NamedTuple, Generic[T]):
-    """Show a danmaku to the links of its sender alone, and answer its POST with ``outcome``, as if all had seen it.
+    """Show a danmaku to the links of its sender alone, and answer its POST with ``outcome``, as if all had seen it;
+    None: it is answered already.
 
     ``tick``: holds the danmaku; ``number``: that of the room's last tick. It is in no history, account or ranking.
     """
@@ -103,7 +107,7 @@ class ShowToSender(NamedTuple, Generic[T]):
     ticket: T
     tick: Tick
     number: int
-    outcome: Outcome = Outcome.ACCEPTED
+    outcome: Outcome | None = Outcome.ACCEPTED
 
 
 class RefusePost(NamedTuple, Generic[T]):
@@ -124,6 +128,13 @@ class Flagged(NamedTuple):
     type: int
     payload: Any
     verdict: ScreenResult
+
+
+class ShowToStaff(NamedTuple):
+    """Show a tick to the staff of the room, before its viewers."""
+
+    tick: Tick
+    number: int
 
 
 class End(NamedTuple):
@@ -173,6 +184,7 @@ Effect = (
     Reply[T]
     | RefusePost[T]
     | ShowToSender[T]
+    | ShowToStaff
     | Hold[T]
     | Outcomes[T]
     | Publish

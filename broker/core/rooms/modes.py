@@ -40,14 +40,15 @@ class ModeChanges(Generic[T]):
     """The modes of one room, those that are under way included."""
 
     def __init__(self, guard: PostGuard[T], stream: Stream[T]) -> None:
-        self._guard = guard
+        self.guard = guard
+        """What the modes hold for."""
         self._stream = stream
         self._wanted = guard.modes
 
     @property
     def modes(self) -> RoomModes:
         """Those in force."""
-        return self._guard.modes
+        return self.guard.modes
 
     def change(
         self, changes: Mapping[str, Any], user: str, name: str, now: float, at_ms: int, ticket: T | None = None
@@ -64,24 +65,24 @@ class ModeChanges(Generic[T]):
         """Follow an event that is in the stream."""
         modes = modes_of(event)
         if modes is not None:
-            self._guard.use_modes(modes)
+            self.guard.use_modes(modes)
 
     def give_up(self, event: Event) -> None:
         """The ledger has not written an event."""
         if modes_of(event) is not None:
-            self._wanted = self._guard.modes
+            self._wanted = self.guard.modes
 
     def restore(self, stored: Sequence[Any]) -> None:
         """Go on with stored modes (Any: not checked). TypeError or ValueError."""
         self._wanted = RoomModes(*stored)
-        self._guard.use_modes(self._wanted)
+        self.guard.use_modes(self._wanted)
 
     def views(self) -> tuple[ActivityView, ...]:
         """Return what those who join get of them."""
-        modes = self._guard.modes
+        modes = self.guard.modes
         return () if modes == RoomModes() else (ActivityView(_KIND, "", as_json(modes)),)
 
     def own_views(self, user: str, role: Role) -> tuple[ActivityView, ...]:
         """Return what a user that joins with a role gets of its own mute."""
-        mute = self._guard.own_mute(user, role)
+        mute = self.guard.own_mute(user, role)
         return () if mute is None else (ActivityView(_KIND, "", as_json(mute)),)

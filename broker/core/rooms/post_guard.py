@@ -48,6 +48,7 @@ class PostGuard(Generic[T]):
         "_slow",
         "modes",
         "mutes",
+        "raids",
         "restricts",
         "shadow_count",
         "shadowed",
@@ -67,6 +68,13 @@ class PostGuard(Generic[T]):
         """Danmaku that their senders alone will be shown with the next tick."""
         self.shadow_count = 0
         """Posts of shadow-muted users so far, of any type."""
+        self.raids = 0
+        """Raids so far."""
+
+    @property
+    def now_ms(self) -> Callable[[], int]:
+        """The trusted clock, Unix milliseconds."""
+        return self._sanctions.now_ms
 
     def use_follows(self, follows_since: Callable[[str], int | None]) -> None:
         """Ask there who follows the host."""
@@ -109,6 +117,10 @@ class PostGuard(Generic[T]):
         self.count_shadowed()
         self.shadowed.append((ticket, item))
         return True
+
+    def count_raid(self) -> None:
+        """Count a raid, in which slow mode begins by itself."""
+        self.raids += 1
 
     def count_shadowed(self) -> None:
         """Count a post that its sender alone learns of."""

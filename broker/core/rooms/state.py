@@ -25,7 +25,18 @@ from broker.core.moderation.sanctions import RoomSanctions, SanctionTable
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.activity_steps import ActivitySteps
 from broker.core.rooms.counters import RoomCounters
-from broker.core.rooms.effects import Effect, Outcomes, PendingReply, Record, ShowToSender, TickOut
+from broker.core.rooms.delayed_ticks import DelayedTick, DelayedTicks
+from broker.core.rooms.deletions import deletion_of
+from broker.core.rooms.effects import (
+    Effect,
+    Outcomes,
+    PendingReply,
+    Record,
+    Reply,
+    ShowToSender,
+    ShowToStaff,
+    TickOut,
+)
 from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.history import History
 from broker.core.rooms.idempotency import (
@@ -46,6 +57,7 @@ from broker.core.rooms.phases import RoomPhases
 from broker.core.rooms.policies import Policy
 from broker.core.rooms.posting import Posting
 from broker.core.rooms.presence import Presence
+from broker.core.rooms.raid_watch import RaidWatch
 from broker.core.rooms.rules import Author, RoomRules
 from broker.core.rooms.stream import StoredEvent, Stream, kept_bytes
 from broker.core.rooms.tick_entry import tick_entry
@@ -137,6 +149,9 @@ class RoomState(Generic[T]):
         self.refusal_of, self.own_mute = self._posting.refusal_of, self._posting.guard.own_mute
         self.modes: ModeChanges[T] = ModeChanges(self._posting.guard, self._stream)
         """Who may chat, and how."""
+        self.raids: RaidWatch[T] = RaidWatch(rules.raids, self.modes, self._posting.guard.now_ms)
+        """What sets slow mode by itself."""
+        self._delayed: DelayedTicks[T] = DelayedTicks()
         self.post = self._posting.post
         """Decide what one POST becomes: `Posting.post` itself, as a method in between would cost a call a message."""
         self.keys = RoomKeys(self._presence.has, key_space)
@@ -305,6 +320,8 @@ class RoomState(Generic[T]):
         self.kept.apply(stored, now)
         self._posting.follow(stored, now)
         self.modes.follow(stored.event)
+        if len(self._delayed) and (deletion := deletion_of(stored.event)) is not None:
+            self._delayed.delete(deletion)
 
     # ---- what outlives the process
 
@@ -358,6 +375,7 @@ class RoomState(Generic[T]):
                 self.activities.gave(paid, each.event.at_ms, each.offset, now)
         self.activities.rank()
         self.kept.pins.restored(now, now_ms)
+        self.raids.restored(now)
         self.counters.restart_live(now)
 
     # ---- what falls due by the trusted clock
@@ -365,7 +383,7 @@ class RoomState(Generic[T]):
     @property
     def expiry_due_at(self) -> float:
         """When `expire` should run next: monotonic seconds, infinite while nothing expires."""
-        return min(self.keys.next_due, self.kept.pins.due_at, self.activities.due_at)
+        return min(self.keys.next_due, self.kept.pins.due_at, self.activities.due_at, self.raids.ends_at)
 
     def expire(self, now: float, now_ms: int | None, at_ms: int) -> list[Effect[T]]:
         """Delete keys and unpin messages that are due. ``now_ms``: trusted Unix milliseconds, None while they are not
@@ -375,6 +393,8 @@ class RoomState(Generic[T]):
             effects += self.key_changes.due(now, now_ms, at_ms)
         if now >= self.kept.pins.due_at:
             effects += self._posting.unpin_expired(now, now_ms, at_ms)
+        if now >= self.raids.ends_at:
+            effects += self.raids.end(now, at_ms)
         return effects
 
     # ---- erasure
@@ -396,7 +416,7 @@ class RoomState(Generic[T]):
         effects = posting.release(posting.gifts.flush(now, at_ms, user), now, at_ms)
         if posting.window.pending or posting.window.shed or posting.guard.shadowed:
             effects += self.tick(now, at_ms)
-        return effects
+        return effects + self._show_delayed(inf)
 
     # ---- ticks
 
@@ -407,6 +427,7 @@ class RoomState(Generic[T]):
         due = inf
         if posting.window.pending or posting.window.shed or posting.guard.shadowed:
             due = now if self.batch_full else self._ticked_at + self.interval_s
+        due = min(due, self._delayed.next_due)
         gifts_at = posting.gifts.next_release_at(now)
         if gifts_at is not None:
             due = min(due, gifts_at)
@@ -434,8 +455,21 @@ class RoomState(Generic[T]):
             if window.outcomes:
                 effects.append(Outcomes(window.outcomes))
             effects += screened
+        own: list[ShowToSender[T]] = []
         if posting.guard.shadowed:
-            effects += self._shadowed(now, at_ms, is_own_tick=not ticks)
+            own = self._shadowed(now, at_ms, is_own_tick=not ticks)
+        delay_s = 0.0 if last else self.modes.modes.delay_ms / 1000
+        if delay_s and (ticks or own):
+            effects += self._delay(ticks, own, now + delay_s)
+            ticks, own = (), []
+        if self._delayed.next_due <= now or (not delay_s and len(self._delayed)):
+            effects += self._show_delayed(inf if not delay_s else now)
+        effects += own
+        if ticks:
+            self._keep(ticks)
+        if self.raids.is_on:
+            joined, repeated = self._presence.joined, self._accounts[Lane.CHAT].merged
+            effects += self.raids.observe(joined, repeated, now, at_ms)
         counters: tuple[PushCounter, ...] = ()
         wait_s = 0.0 if ticks or state is not None else RANKING_WAIT_S
         if now >= self.rankings.next_push_at + wait_s:
@@ -444,7 +478,28 @@ class RoomState(Generic[T]):
             effects.append(TickOut(self._tick_number, ticks, state, self.counters.number, counters, waited_s))
         return effects
 
-    def _shadowed(self, now: float, at_ms: int, *, is_own_tick: bool) -> list[Effect[T]]:
+    def _delay(self, ticks: tuple[Tick, ...], own: Sequence[ShowToSender[T]], due_at: float) -> list[Effect[T]]:
+        """Show a tick to staff now, and to the others later; who posts is answered now."""
+        waiting = tuple(each._replace(outcome=None) for each in own)
+        self._delayed.put(DelayedTick(due_at, self._tick_number, ticks, waiting))
+        effects: list[Effect[T]] = [ShowToStaff(ticks[0], self._tick_number)] if ticks else []
+        return effects + [Reply(each.ticket, each.outcome) for each in own if each.outcome is not None]
+
+    def _show_delayed(self, now: float) -> list[Effect[T]]:
+        """Show viewers the delayed ticks that are due."""
+        effects: list[Effect[T]] = []
+        for number, ticks, own in (each[1:] for each in self._delayed.take(now)):
+            effects += own
+            if ticks:
+                self._keep(ticks)
+                effects.append(TickOut(number, ticks, None, 0, is_delayed=True))
+        return effects
+
+    def _keep(self, ticks: Sequence[Tick]) -> None:
+        """Keep what viewers are shown for those who join later."""
+        self.kept.show(ticks[0].entries, ticks[0].at_ms)
+
+    def _shadowed(self, now: float, at_ms: int, *, is_own_tick: bool) -> list[ShowToSender[T]]:
         """Show what waits to its senders alone, before the tick. ``is_own_tick``: there is no other now."""
         if is_own_tick:
             self._ticked_at = now
@@ -464,7 +519,6 @@ class RoomState(Generic[T]):
         full = cuts[Tier.FULL]
         self.counters.count_chat(full.account)
         entries = {id(item): tick_entry(item) for item in full.entries}
-        self.kept.show(entries.values(), at_ms)
         interval_ms = self._interval_ms()
         made: dict[int, Tick] = {}
         for cut in cuts.values():

@@ -97,7 +97,9 @@ def say(room: RoomState[int], way: str, text: str) -> tuple[list[Any], list[Any]
 
 def answers(effects: list[Any]) -> list[tuple[Outcome, int, str]]:
     replies = [(each.outcome, each.detail, "") for each in effects if isinstance(each, Reply)]
-    replies += [(each.outcome, 0, "") for each in effects if isinstance(each, ShowToSender)]
+    replies += [
+        (each.outcome, 0, "") for each in effects if isinstance(each, ShowToSender) and each.outcome is not None
+    ]
     replies += [(Outcome.REJECTED, each.code, each.reason) for each in effects if isinstance(each, RefusePost)]
     return replies + [
         (outcome, 0, "") for each in effects if isinstance(each, Outcomes) for _, outcome in each.outcomes
