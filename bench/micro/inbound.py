@@ -3,7 +3,8 @@
 *Single*: each read returns one message, as with thousands of senders; a link's messages are milliseconds apart, and the
 reads are counted to show that none were joined. *Pipelined*: 32 messages a write, as from a gateway or a bot. Policy
 ``off`` with a tick: nothing is refused, everything is shown, acks are joined for each tick. *Rules* is pipelined under
-the default rules with wide limits: user rates, duplicates, merging and fairness.
+the default rules with wide limits: user rates, duplicates, merging and fairness. *Moderation* is the same with 50,000
+words and all detectors in every other round, in one broker: what they add to the CPU of a message.
 
 The rate is what one core could do: one over the CPU of a message, of the whole broker process, at the load offered.
 """
@@ -22,7 +23,11 @@ from bench.load.sockets import listen
 from bench.micro.harness import ClientProcess, client_process, config, cpu_s, serving
 from bench.micro.result import Result, median
 from bench.micro.wire import HEADER, frame
+from bench.micro.words import made_words
+from broker.config.moderation import DetectorConfig, ModerationConfig
+from broker.core.moderation.words import WordAction, WordList
 from broker.net.transport import TcpTransport
+from broker.rooms.screening import ListScope
 from broker.server import Broker
 from protocol.codes import Lane, Opcode
 
@@ -35,13 +40,37 @@ OFF: dict[str, Any] = {"policy": "off", "tick_ms": 100, "tick_max_ms": 100}
 
 
 async def inbound(smoke: bool) -> list[Result]:
-    """Measure all three loads."""
+    """Measure all loads."""
     seconds, rounds, share = (0.5, 1, 0.05) if smoke else (2.0, 4, 1.0)
     return [
         await _one("single", OFF, 200, 20, 25_000 * share, 1, 50_000, seconds, rounds),
         await _one("pipelined", OFF, 16, 16, 80_000 * share, 32, 200_000, seconds, rounds),
         await _one("pipelined, rules", WIDE, 16, 16, 80_000 * share, 32, None, seconds, rounds),
+        await _moderation(80_000 * share, seconds, rounds, 1_000 if smoke else 50_000),
     ]
+
+
+async def _moderation(per_s: float, seconds: float, rounds: int, words: int) -> Result:
+    """Measure what words and detectors add to the CPU of a message, in percent."""
+    names = [f"room-{number}" for number in range(16)]
+    listed = WordList("bench", WordAction.MASK, made_words(words))
+    detectors = DetectorConfig(links="mask", phones="mask", contacts="mask", repetition="flag")
+    used: dict[bool, list[float]] = {False: [], True: []}
+    async with serving(config(**WIDE)) as broker, client_process() as clients:
+        await clients.request("open", links=16, port=broker.addresses[0][1], rooms=names, read=True)
+        screening = broker.screening
+        built = screening.build_now({ListScope("", ("*",)): (listed,)})
+        for number in range(2 * rounds):
+            is_on = number % 2 == 1
+            settings = ModerationConfig(detectors=detectors) if is_on else ModerationConfig()
+            screening.use(built if is_on else {}, settings)
+            cpu, sent, _ = await _flood(broker, clients, per_s, seconds, 32)
+            used[is_on].append(cpu / sent)
+    off_s, on_s = (median(used[is_on]) for is_on in (False, True))
+    detail = {"words": words, "off_us": round(off_s * 1e6, 2), "on_us": round(on_s * 1e6, 2), "rounds": rounds}
+    return Result(
+        "inbound", "CPU that moderation adds to a message", (on_s / off_s - 1) * 100, "%", 10.0, detail=detail
+    )
 
 
 async def _one(
