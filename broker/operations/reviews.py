@@ -126,6 +126,8 @@ async def _decide(parts: Parts, caller: Caller, request: DecideReview) -> Decide
 async def _report(parts: Parts, caller: Caller, request: ReportMessage) -> ReportedMessage:
     required(parts.ledger)
     room = room_of(parts, request.room)
+    if room.journal.is_review_full:
+        raise OperationError(ErrorCode.RATE_LIMITED, "holds as many messages as its tenant may", "room", 60_000)
     report = await _reported_event(parts, caller, room, request) if request.offset else _reported(room, request)
     if report.user == caller.id:
         raise OperationError(ErrorCode.BAD_FIELD, "is a message of the caller", "user")

@@ -14,6 +14,7 @@ from broker.core.rooms.effects import Hold
 from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.state import RoomState
 from broker.core.tenants.names import plain_name
+from broker.rooms.journal import RoomJournal
 from broker.rooms.members import Member, PostRef
 from protocol.activities.reviews import AtDeadline, ReviewState
 from protocol.codes import ErrorCode, LeaveReason, Outcome, Role
@@ -22,11 +23,16 @@ from protocol.messages import AckResult, FirstResult
 __all__ = ["NOBODY", "HoldingRoom", "erase_held", "hold", "is_held", "tell_author"]
 
 
+FULL_RETRY_MS = 10_000
+"""When to post again where the tenant of a room holds as many messages as it may."""
+
+
 class HoldingRoom(Protocol):
     """What holding a message needs of its room."""
 
     number: int
     state: RoomState[PostRef]
+    journal: RoomJournal
 
     def command_activity(
         self, key: tuple[str, str], command: Any, requester: Requester, on_answer: Any, *, creates: bool = False
@@ -39,6 +45,9 @@ class HoldingRoom(Protocol):
 
 def hold(room: HoldingRoom, effect: Hold[PostRef]) -> None:
     """Put a post into the queue of its room; its author is answered when it is durable there, or cannot be."""
+    if room.journal.is_review_full:
+        room.reply(effect.ticket, Outcome.LIMITED, FULL_RETRY_MS)
+        return
     author, post, policy = effect.author, effect.post, room.state.policy
     command = HoldMessage(
         post.type,

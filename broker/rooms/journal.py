@@ -10,6 +10,7 @@ import trio
 
 from broker.core.commerce.room_activities import ActivityBatch
 from broker.core.commerce.room_rankings import GIFTS, StoredScore
+from broker.core.moderation.review import REVIEWS_KEY
 from broker.core.rooms.effects import Effect, Record
 from broker.core.rooms.idempotency import FirstUse, OperationKey
 from broker.core.rooms.modes import modes_of
@@ -153,6 +154,7 @@ class RoomJournal:
                 case _:
                     effects = self.state.refused(record, RECORD_RETRY_MS, now)
             self._perform(effects)
+            self._note_reviews(record.batches)
             if totals or record.batches or record.event.type in (MessageType.MESSAGES_DELETED, MessageType.GIFT):
                 self._on_due()
         except Exception:
@@ -177,11 +179,23 @@ class RoomJournal:
             steps = self.state.activities
             done = steps.committed if isinstance(result, Committed) else steps.refused
             self._perform(done((made,), self._clock()))
+            self._note_reviews((made,))
             self._on_due()
         except Exception:
             self._on_crash()
         if not self.pending and self._all_answered is not None:
             self._all_answered.set()
+
+    def _note_reviews(self, batches: Sequence[ActivityBatch]) -> None:
+        """Note what the room holds for review after the results of batches."""
+        activities = self.state.activities.activities
+        if self._store is not None and activities is not None and any(made.key == REVIEWS_KEY for made in batches):
+            self._store.note_reviews(self._room, activities)
+
+    @property
+    def is_review_full(self) -> bool:
+        """Whether the room's tenant may hold no more messages for review."""
+        return self._store is not None and self._store.review_space.is_full(self._room)
 
     def refund(
         self, order: StoredOrder, reason: str, at_ms: int, on_done: Callable[[LedgerResult], None]

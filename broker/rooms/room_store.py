@@ -18,6 +18,8 @@ import structlog
 
 from broker.core.commerce.room_activities import ActivityBatch, ActivityKey, ActivityKind, RoomActivities
 from broker.core.commerce.room_rankings import StoredScore
+from broker.core.moderation.review import REVIEWS_KEY, ReviewQueue
+from broker.core.moderation.review_space import ReviewSpace
 from broker.core.rooms.effects import Record
 from broker.core.rooms.idempotency import KEY_REUSED, FirstUse, OperationKey, StoredResult
 from broker.core.rooms.keys import KeySpace
@@ -86,6 +88,8 @@ class RoomStore:
         self.preferences = PreferenceTable()
         """What users prefer, as far as rooms have to know."""
         self.unix_ms = unix_ms
+        self.review_space = ReviewSpace()
+        """Of the review queues of all rooms, with a task or without."""
         self._checkpoints: dict[str, RoomCheckpoint] = {}
         self._unwritten: dict[tuple[str, int], RoomCheckpointed | RoomEnded] = {}
         """Last rows of closed rooms that the ledger could not take, by room and epoch: `write_again`."""
@@ -265,10 +269,17 @@ class RoomStore:
         ``unused``: nothing was posted in it; else the event that ended it has been written, and reported with it.
         """
         self._checkpoints.pop(room, None)
+        self.review_space.use(room, 0, 0)
         now_ms = self.unix_ms()
         if unused and self.reports is not None:
             self._reports_of_ends[room, epoch] = self.reports.ended_unused(room, epoch, now_ms)
         self._write(RoomEnded(room, epoch, now_ms))
+
+    def note_reviews(self, room: str, activities: RoomActivities[Any]) -> None:
+        """Note what the review queue of a room holds now."""
+        queue: ReviewQueue[Any] | None = activities.find(*REVIEWS_KEY)
+        if queue is not None:
+            self.review_space.use(room, *queue.size)
 
     def with_activities(self) -> list[str]:
         """Return the rooms without a task whose activities may have something to do."""
@@ -323,6 +334,7 @@ class RoomStore:
         for (room, epoch), activities in (await self.ledger.ask(read_all_activities, self.kinds)).items():
             if room in found and found[room].epoch == epoch:
                 found[room] = found[room]._replace(activities=activities)
+                self.note_reviews(room, activities)
         await self.ledger.ask(add_uncounted, found)
         for removals in await self.ledger.ask(add_records, found):
             remove_records(self.ledger, removals)

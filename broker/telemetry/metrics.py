@@ -76,6 +76,16 @@ def _of_activities(name: str, help: str, kinds: tuple[str, ...], states: tuple[s
     return Metric(f"roomcast_{name}", "gauge", help, read, label="state")
 
 
+def _review_age_s(reading: Reading) -> float:
+    since_ms = reading.totals.held_since_ms
+    return 0.0 if since_ms is None else max(0.0, (reading.broker.hub.trusted.now_ms() - since_ms) / 1000)
+
+
+def _reviews(reading: Reading) -> Mapping[str, int]:
+    names = reading.broker.hub.activity_counts.names
+    return {name: names["reviews", name] for name in ("held", "reported", "approved", "rejected", "released")}
+
+
 def _of_rooms(name: str, help: str, *sources: str) -> Metric:
     return Metric(f"roomcast_room_{name}_total", "counter", help, lambda reading: reading.room_counters[name], sources)
 
@@ -169,6 +179,12 @@ METRICS: tuple[Metric, ...] = (
                    ("available", "reserved", "confirmed")),
     _of_activities("packet_cents", f"Money of red packets and rains in memory, {_LEAVING}.", ("packets", "rains"),
                    ("open", "taken", "returned")),
+    _of_activities("review_messages", "Messages of open rooms that wait for a reviewer, are approved and wait for "
+                   "earlier ones, or are shown and reported.", ("reviews",), ("waiting", "approved", "reported")),
+    Metric("roomcast_review_oldest_age_seconds", "gauge", "Age of the message that waits longest for a reviewer.",
+           _review_age_s),
+    Metric("roomcast_reviews_total", "counter", "Messages held, reported, approved, rejected and shown in review.",
+           _reviews, (f"{_ACTIVITIES}:names",), "what"),
     _of_activities("coupons", f"Codes of coupon pools in memory, {_LEAVING}; left: of open ones.", ("coupons",),
                    ("issued", "left")),
     # Connections.

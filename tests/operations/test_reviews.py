@@ -13,6 +13,7 @@ import trio
 from broker.auth.grants import RoomGrant
 from broker.ledger import LedgerState
 from broker.server import Broker
+from broker.telemetry.metrics import collect
 from protocol.clients import open_client
 from protocol.clients.events import CallRefused
 from protocol.codes import ErrorCode, LeaveReason, MessageType, Outcome, Role
@@ -215,3 +216,31 @@ async def test_a_ban_rejects_all_of_the_author_and_keeps_it_out(tmp_path: Path) 
         assert await ids(http) == [3]
         assert await refused(http, "moderation.decide", room=ROOM) == (400, "BAD_FIELD", "items")
         assert await ok(http, "moderation.decide", room=ROOM, user="eve") == {"items": [], "decided": 0}
+
+
+async def test_a_tenant_that_holds_as_much_as_it_may_is_limited_until_something_is_decided(tmp_path: Path) -> None:
+    for is_restarted in (False, True):
+        async with reviewed(tmp_path) as (broker, http), joined_link(broker, "dev:ann") as (ann, room):
+            store = broker.room_store
+            assert store is not None
+            if not is_restarted:
+                await say(ann, room, 1, "one")
+            assert store.review_space.rooms.keys() == {ROOM}
+            items, nbytes = store.review_space.rooms[ROOM]
+            assert (items, nbytes > 0) == (1, True)
+            store.review_space.use("another room", 50_000, 1)
+            assert (await say(ann, room, 2, "two")).outcome is Outcome.LIMITED
+            status, code, _ = await refused(http, "moderation.decide", room="none", items=[1])
+            assert (status, code) == (404, "UNKNOWN_ROOM")
+            store.review_space.use("another room", 0, 0)
+    async with reviewed(tmp_path) as (broker, http), joined_link(broker, "dev:ann") as (ann, room):
+        metrics = {metric.name: values for metric, values in collect(broker)}
+        waiting = {dict(each.labels)["state"]: each.value for each in metrics["roomcast_review_messages"]}
+        assert waiting == {"waiting": 1, "approved": 0, "reported": 0}
+        assert metrics["roomcast_review_oldest_age_seconds"][0].value >= 0
+        await ok(http, "moderation.decide", room=ROOM, items=[1], verdict="reject")
+        (values,) = [values for metric, values in collect(broker) if metric.name == "roomcast_reviews_total"]
+        counted = {dict(each.labels)["what"]: each.value for each in values}
+        assert counted == {"held": 0, "reported": 0, "approved": 0, "rejected": 1, "released": 0}
+        assert broker.room_store is not None
+        assert broker.room_store.review_space.rooms == {}

@@ -133,6 +133,8 @@ class ActivityCounts:
     def __init__(self) -> None:
         self.facts: Counter[str] = Counter()
         """Facts that are durable."""
+        self.names: Counter[tuple[str, str]] = Counter()
+        """The same by kind and name of the fact."""
         self.refusals: Counter[str] = Counter()
         """Commands that changed nothing."""
         self.undone: Counter[str] = Counter()
@@ -311,6 +313,8 @@ class RoomActivities(Generic[T]):
         runner = self._runners[key]
         batch = runner.committed()
         self.counts.facts[key[0]] += len(batch.facts)
+        for fact in batch.facts:
+            self.counts.names[key[0], fact.name] += 1
         return [*self._answers(key, batch), *batch.then, *self._turn(key, runner)]
 
     def refused(self, key: ActivityKey) -> list[ActivityEffect]:

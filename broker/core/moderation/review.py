@@ -121,8 +121,16 @@ class ReviewQueue(Activity[T], Generic[T]):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Messages that are held, and their bytes."""
-        return len(self._held.items), self._held.nbytes
+        """Messages that are held or reported, and their bytes."""
+        tables = self._held, self._reported
+        return sum(len(each.items) for each in tables), sum(each.nbytes for each in tables)
+
+    @property
+    def waiting_since_ms(self) -> int | None:
+        """Since when the first message waits for a reviewer, None = none does."""
+        first = [next(iter(self._reported.items.values()), None)]
+        first.append(next((each for each in self._held.items.values() if each.state is _WAITING), None))
+        return min((each.at_ms for each in first if each is not None), default=None)
 
     def items(self, room: str, state: ReviewState | None, after: int, limit: int, now_ms: int) -> list[ReviewItem]:
         """Return messages with an id above ``after`` in a state, None = not decided: as reviewers of ``room`` see them.
@@ -490,14 +498,9 @@ class ReviewQueue(Activity[T], Generic[T]):
         return None
 
     def counter(self) -> RoomEvent | None:
-        held = self._held
-        oldest = next((each.at_ms for each in held.items.values() if each.state is _WAITING), None)
-        reported = self._reported.items
-        if reported:
-            first = next(iter(reported.values())).at_ms
-            oldest = first if oldest is None else min(first, oldest)
+        held, reported = self._held, len(self._reported.items)
         changed = ReviewQueueChanged(
-            held.waiting + len(reported), len(reported), len(held.items) - held.waiting, oldest, self._last_id
+            held.waiting + reported, reported, len(held.items) - held.waiting, self.waiting_since_ms, self._last_id
         )
         return RoomEvent("reviews.changed", changed)
 

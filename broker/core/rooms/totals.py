@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from broker.core.commerce.room_activities import RoomActivities
+from broker.core.moderation.review import REVIEWS_KEY, ReviewQueue
 from broker.core.rooms.accounts import closed, sum_of
 from broker.core.rooms.counters import EVENT_COUNTERS, RoomCounters
 from protocol.codes import Lane
@@ -20,7 +21,7 @@ NOTHING = tuple(Account() for _ in Lane)
 class RoomTotals:
     """Sums over the rooms that were added. Each room is read at one moment, so the account of every lane balances."""
 
-    __slots__ = ("_events", "_lanes", "activities", "amounts", "combo_gifts", "online")
+    __slots__ = ("_events", "_lanes", "activities", "amounts", "combo_gifts", "held_since_ms", "online")
 
     def __init__(self, past: RoomTotals | None = None) -> None:
         """``past``: sums to go on from."""
@@ -33,6 +34,8 @@ class RoomTotals:
         """Money, units and codes of the activities of open rooms, by kind and state."""
         self.combo_gifts = 0
         """Gifts that wait for the next event of their combo."""
+        self.held_since_ms: int | None = None
+        """Since when the first message of an open room waits for a reviewer, None = none does."""
         self.online: list[tuple[int, str]] = []
         """Connections and qualified name of each open room that has any."""
 
@@ -47,6 +50,10 @@ class RoomTotals:
         if activities is not None and len(activities):
             self.activities.update(activities.count_by_kind())
             self.amounts.update(activities.amounts())
+            queue: ReviewQueue[Any] | None = activities.find(*REVIEWS_KEY)
+            since_ms = None if queue is None else queue.waiting_since_ms
+            if since_ms is not None and (self.held_since_ms is None or since_ms < self.held_since_ms):
+                self.held_since_ms = since_ms
 
     def add_closed(self, counters: RoomCounters) -> None:
         """Add a room that has ended: what it held back has expired, and its activities are in no open room."""
