@@ -97,9 +97,8 @@ class Broker:
     OSError if the TLS files cannot be used, or the process has too few descriptors.
 
     ``rng``, ``wall_ms`` and ``monotonic`` replace chance and the clocks; the metrics count what ``log_file`` drops.
-    ``read_config`` reads the configuration again, for `reload_files`. ``listens`` False: no port and no control API,
-    only `call` and `connect`.
-    The methods ``_make_...`` make what touches disk and network, so that a simulation can replace it.
+    ``read_config``: for `reload_files`; ``listens`` False: no port, no control API. The methods ``_make_...`` make what
+    touches disk and network, so that a simulation can replace it.
     """
 
     def __init__(
@@ -127,7 +126,7 @@ class Broker:
         """Unix time for everything that expires, and for dates."""
         wall_ms = self.clock.now_ms
         clock = trio.current_time
-        self.screening = Screening(Screens(), lambda: self.hub.use_screens())
+        self.screening = Screening(Screens(), lambda moderation: self.hub.use_moderation(moderation))
         rules = RoomRules(
             policy=policy_of(config),
             custom=custom_rules(config),
@@ -307,6 +306,7 @@ class Broker:
             self.hub.event_ids.use_key(hmac.digest(self.ticket_keys.load().base, b"event ids", "sha256"))
             await self.room_store.load(self.config.room.history_entries, self.config.room.history_s)
             await self.locks.load()
+            await self.hub.hints.load(self.ledger)
             await self.revocations.load()
             await self.word_lists.load()
             await self.sanctions.load()

@@ -13,11 +13,13 @@ import msgspec
 from msgspec import Meta
 
 from broker.config.files import FileError, read_text_of
+from protocol.operations.hints import HOURS_PATTERN, MAX_HINT_WORDS, MAX_HINTS
 from protocol.operations.words import MAX_WORD_CHARS
 from protocol.text import is_room_pattern
 
 __all__ = [
     "DetectorConfig",
+    "HintConfig",
     "ModerationConfig",
     "WordFile",
     "WordListConfig",
@@ -56,6 +58,27 @@ class WordListConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Tenant whose rooms are meant; not set = the default tenant, * = every tenant."""
 
 
+class HintConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One keyword hint."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=32, examples=["price"])]
+    """Id in hints and in moderation.hints."""
+    words: Annotated[str, Meta(min_length=1, max_length=512, examples=["便宜点|太贵"])]
+    """Words or phrases, with | between two: they are found as the words of lists are."""
+    template: Annotated[str, Meta(min_length=1, max_length=100)]
+    """The hint; {name} is who wrote the message, and {word} the word."""
+    target: Literal["staff", "room"] = "staff"
+    """Whom it is for: staff = the staff of the room alone, room = everybody, as a danmaku of bot_user."""
+    rooms: Annotated[str, Meta(min_length=1, max_length=65)] = "*"
+    """Rooms in which it holds: a name, or the beginning of one with a * at the end."""
+    cooldown_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
+    """How long it is quiet in a room after it was given there."""
+    hours: Annotated[str, Meta(pattern=rf"^$|{HOURS_PATTERN}", examples=["22:00-08:00+08:00"])] = ""
+    """When it holds, with the zone: "22:00-08:00+08:00", or "sat,sun 00:00-24:00Z"; not set = always."""
+    tenant: Annotated[str, Meta(min_length=1, max_length=32)] | None = None
+    """Tenant whose rooms are meant; not set = the default tenant."""
+
+
 class DetectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Detectors, which need no words: what becomes of a message in which one finds something."""
 
@@ -87,6 +110,12 @@ class ModerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Detectors, which need no words."""
     lists: tuple[WordListConfig, ...] = ()
     """Lists of words, any number of these tables."""
+    hints: tuple[HintConfig, ...] = ()
+    """Keyword hints, any number of these tables."""
+    bot_user: Annotated[str, Meta(pattern=r"^[^\s\x00-\x1f]{1,64}\Z", examples=["assistant"])] = "assistant"
+    """User id under which the platform's bot posts hints for everybody; its own messages give no hint."""
+    bot_name: Annotated[str, Meta(min_length=1, max_length=32)] = "Assistant"
+    """Name that viewers see of it."""
 
 
 class WordFile(NamedTuple):
@@ -149,3 +178,21 @@ def moderation_conflicts(config: ModerationConfig, tenants: Sequence[str]) -> It
                 yield (f"{path}.rooms[{number}]",), rule
         if each.tenant not in (None, "*", *tenants):
             yield (f"{path}.tenant", "tenants"), f"no table [[tenants]] is called {each.tenant!r}"
+    times = Counter((each.tenant, each.id) for each in config.hints)
+    for index, hint in enumerate(config.hints):
+        path = f"moderation.hints[{index}]"
+        if times[hint.tenant, hint.id] > 1:
+            yield (f"{path}.id",), f"{hint.id} is given to {times[hint.tenant, hint.id]} hints"
+        if not is_room_pattern(hint.rooms):
+            yield (f"{path}.rooms",), f"expected a room's name, or the beginning of one and *, got {hint.rooms!r}"
+        if hint.tenant not in (None, *tenants):
+            yield (f"{path}.tenant", "tenants"), f"no table [[tenants]] is called {hint.tenant!r}"
+        words = [word.strip() for word in hint.words.split("|") if word.strip()]
+        if not 1 <= len(words) <= MAX_HINT_WORDS:
+            yield (f"{path}.words",), f"expected 1 to {MAX_HINT_WORDS} words with | between them, got {len(words)}"
+        for word in words:
+            if len(word) > MAX_WORD_CHARS or not any(map(str.isalnum, word)):
+                yield (f"{path}.words",), f"expected words of at most {MAX_WORD_CHARS} characters, got {word!r}"
+    for tenant, count in Counter(hint.tenant for hint in config.hints).items():
+        if count > MAX_HINTS:
+            yield ("moderation.hints",), f"expected at most {MAX_HINTS} hints of one tenant, got {count} of {tenant!r}"

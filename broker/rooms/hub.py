@@ -21,6 +21,7 @@ from typing import Any
 import structlog
 import trio
 
+from broker.config.moderation import ModerationConfig
 from broker.config.schema import RoomConfig
 from broker.core.clock import TrustedClock
 from broker.core.commerce.room_activities import ActivityCounts, ActivityKey, RoomActivities, Times
@@ -50,6 +51,7 @@ from broker.ledger import LedgerDamaged, LedgerRefused, ResultBatch
 from broker.rooms.actions import ActionQueue
 from broker.rooms.activity_records import read_activity
 from broker.rooms.fanout import FanOut
+from broker.rooms.hints import RoomHints
 from broker.rooms.measures import RoomMeasures
 from broker.rooms.own_links import SessionsOf
 from broker.rooms.room import PostRef, Room
@@ -140,6 +142,8 @@ class Hub:
         self._new_rooms = _new_rooms(config)
         """New rooms that viewers opened, by address."""
         self.activity_counts = ActivityCounts()
+        self.hints = RoomHints(clock, unix_ms)
+        """Keyword hints of all rooms."""
         self._recalls = trio.Lock()
         self.opened = 0
         self.crashed = 0
@@ -171,8 +175,9 @@ class Hub:
         for room in self._by_number.values():
             room.state.use_types()
 
-    def use_screens(self) -> None:
-        """Let all rooms, open ones included, screen for what the rules have now. O(rooms)."""
+    def use_moderation(self, config: ModerationConfig) -> None:
+        """Let all rooms, open ones included, screen for what the rules have now, and take the hints. O(rooms)."""
+        self.hints.use(config)
         for room in self._by_number.values():
             room.state.use_screens()
 
@@ -294,6 +299,7 @@ class Hub:
             reporter=None if self._reports is None else self._reports.of(name, epoch),
             tenant=use,
             on_actions=self._actions.put,
+            hints=self.hints,
             preferences=self.preferences,
             mask=NameMask(self.event_ids.mask_key(name)) if self._rules.masks_guests else None,
             measures=self.measures,

@@ -62,6 +62,7 @@ from broker.rooms.answers import RoomAnswers
 from broker.rooms.attributes import attributes
 from broker.rooms.encoding import Content
 from broker.rooms.fanout import FanOut
+from broker.rooms.hints import RoomHints
 from broker.rooms.holding import NOBODY, erase_held, hold, tell_author
 from broker.rooms.journal import RoomJournal
 from broker.rooms.keyword_entries import KeywordEntries
@@ -125,6 +126,7 @@ class Room:
         reporter: RoomReporter | None = None,
         tenant: TenantUse | None = None,
         on_actions: OnActions = lambda asked: None,
+        hints: RoomHints | None = None,
         preferences: PreferenceTable | None = None,
         mask: NameMask | None = None,
         measures: RoomMeasures | None = None,
@@ -152,6 +154,7 @@ class Room:
         self._trusted = TrustedClock(unix_ms, clock) if trusted is None else trusted
         self._reporter = reporter
         self._on_actions = on_actions
+        self._hints = hints
         self._measures = RoomMeasures() if measures is None else measures
         self._answers = RoomAnswers(number, self._measures, reporter, clock, unix_ms)
         self.traces = self._answers.traces
@@ -567,6 +570,8 @@ class Room:
             self._measures.tick_wait.observe(out.waited_s)
         on_done = self._swept if out.ticks and self._has_tick else None
         self._ticking = self._publisher.send_tick(out, on_done) or self._ticking
+        if self._hints is not None and not out.is_delayed:
+            self._hints.hear(self.name, self._publisher, self.post, out.ticks)
 
     def _swept(self, cost_s: float) -> None:
         """Adapt the interval: the last tick has reached every member; the next one may be due."""

@@ -60,9 +60,10 @@ BuiltWords = dict[ListScope, BuiltList]
 class Screening:
     """What the rooms of one broker screen for. ``on_change``: called after it was replaced."""
 
-    def __init__(self, screens: Screens, on_change: Callable[[], None]) -> None:
+    def __init__(self, screens: Screens, on_change: Callable[[ModerationConfig], None]) -> None:
         self.screens = screens
         self._on_change = on_change
+        self._config = ModerationConfig()
         self._configured: BuiltWords = {}
         self._own: BuiltWords = {}
         """Of lists that tenants have put."""
@@ -98,6 +99,7 @@ class Screening:
         """Screen for what was built, and for what detectors are configured; return whether the words are others."""
         is_changed = built != self._configured
         self._configured = built
+        self._config = config
         self._exempt = frozenset(Role[name.upper()] for name in config.exempt_roles)
         self._detectors = _actions_of(config.detectors)
         self._replace()
@@ -120,7 +122,7 @@ class Screening:
         scopes = [*self._configured.items(), *self._own.items()]
         groups = [ScreenGroup(scope.tenant, scope.rooms, each.words) for scope, each in scopes]
         self.screens.use(groups, self._detectors, self._exempt)
-        self._on_change()
+        self._on_change(self._config)
 
 
 def _actions_of(config: DetectorConfig) -> dict[Detector, WordAction]:

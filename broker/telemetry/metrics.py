@@ -311,6 +311,9 @@ METRICS: tuple[Metric, ...] = (
     _counter("sanctions", "Sanctions of users set, lifted or undone.", "sanctions.changed",
              "broker.users.sanctions:changed"),
     _gauge("sanctions_kept", "Sanctions of users that are in force, or have ended lately.", "sanctions.kept"),
+    _counter("moderation_hints", "Keyword hints to staff.", "hub.hints.hinted", "broker.rooms.hints:hinted"),
+    _counter("moderation_replies", "Keyword hints that the platform's bot has posted.", "hub.hints.replied",
+             "broker.rooms.hints:replied"),
     # Fan-out.
     _counter("fanout_writes", "Writes to members.", "fanout.writes", f"{_FANOUT}:writes"),
     _counter("fanout_deliveries", "Contents delivered to members.", "fanout.deliveries", f"{_FANOUT}:deliveries"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-from ..fields import boolean, integer, record, text
+from ..fields import boolean, display_name, integer, member_id, record, text
 from .rows import ActivityEventRow, ActivityViewRow, Via
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "MAX_SLOW_S",
     "ROWS",
     "VIEWS",
+    "Hint",
     "OwnMute",
     "RoomModes",
     "SanctionKind",
@@ -83,6 +84,21 @@ room_modes = record(
         _slow, integer(0),
     ),
 )  # fmt: skip
+
+
+class Hint(NamedTuple):
+    """A keyword hint for staff. ``rule``: its id; ``text``: the hint; ``word``: what was found in ``message``, which
+    ``user`` wrote and everybody sees."""
+
+    rule: str
+    text: str
+    word: str
+    user: str
+    name: str
+    message: str
+
+
+_hint = record(Hint, (text(1, 32), text(1, 512), text(1, 64), member_id, display_name, text(1, 1000)))
 own_mute = record(OwnMute, (boolean, integer(0), text(0, 256)))
 _OWN_EXAMPLE = OwnMute(True, 1_790_000_600_000, "spam")
 
@@ -104,6 +120,14 @@ ROWS: tuple[ActivityEventRow, ...] = (
         own_mute,
         "The user is muted in this room, or may post again. When the time of a mute is over nothing is sent.",
         _OWN_EXAMPLE,
+    ),
+    ActivityEventRow(
+        "moderation.hint",
+        Via.HOST_COUNTER,
+        Hint,
+        _hint,
+        "A message that is shown holds a word of a keyword hint. A newer one of the same rule replaces an older one.",
+        Hint("price", "Ann asks for a lower price: offer the coupon", "便宜点", "ann", "Ann", "便宜点吧"),
     ),
 )
 VIEWS: tuple[ActivityViewRow, ...] = (

@@ -77,6 +77,7 @@ from ..operations.directs import (
     SentDirect,
     SentDirects,
 )
+from ..operations.hints import HintList, HintRemoved, HintRule, ListHints, PutHint, RemoveHint
 from ..operations.hooks import (
     DeliveriesDropped,
     DeliveriesPage,
@@ -735,6 +736,15 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["rooms.report"] | ReportRoom, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RoomReport: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.put_hint"] | PutHint, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> HintRule: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.remove_hint"] | RemoveHint, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> HintRemoved: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.hints"] | ListHints, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> HintList: ...
     @overload
     async def __call__(self, operation: Literal["moderation.mute"] | MuteUser, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SanctionDone: ...

@@ -14,6 +14,7 @@ from . import (
     brokers,
     coupons,
     directs,
+    hints,
     hooks,
     keys,
     locks,
@@ -82,6 +83,7 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *words.ROWS,
     *reviews.ROWS,
     *reports.ROWS,
+    *hints.ROWS,
     *sanctions.ROWS,
 )
 BY_NAME: dict[str, OperationRow] = {row.name: row for row in OPERATIONS}

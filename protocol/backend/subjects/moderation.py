@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...activities.moderation import RoomModes
 from ...activities.reviews import ReviewState
+from ...operations.hints import HintList, HintRemoved, HintRule, HintTarget, ListHints, PutHint, RemoveHint
 from ...operations.reviews import (
     ClaimedItems,
     ClaimReview,
@@ -134,6 +135,34 @@ class ModerationCalls:
         result: ReportedMessage = self._call(
             "moderation.report", ReportMessage(room, reason, offset, user, text), None, dry_run
         )
+        return result
+
+    def put_hint(
+        self,
+        *,
+        id: str,
+        words: str,
+        template: str,
+        target: HintTarget = HintTarget.STAFF,
+        rooms: str = "*",
+        cooldown_s: int = 60,
+        hours: str = "",
+        dry_run: bool = False,
+    ) -> HintRule:
+        """Add a keyword hint, or replace one. Scope: moderation:write."""
+        result: HintRule = self._call(
+            "moderation.put_hint", PutHint(id, words, template, target, rooms, cooldown_s, hours), None, dry_run
+        )
+        return result
+
+    def remove_hint(self, *, id: str, dry_run: bool = False) -> HintRemoved:
+        """Remove a keyword hint. Scope: moderation:write."""
+        result: HintRemoved = self._call("moderation.remove_hint", RemoveHint(id), None, dry_run)
+        return result
+
+    def hints(self) -> HintList:
+        """Return all keyword hints. Scope: moderation:read."""
+        result: HintList = self._call("moderation.hints", ListHints(), None)
         return result
 
     def mute(
@@ -315,6 +344,34 @@ class AsyncModerationCalls:
         result: ReportedMessage = await self._call(
             "moderation.report", ReportMessage(room, reason, offset, user, text), None, dry_run
         )
+        return result
+
+    async def put_hint(
+        self,
+        *,
+        id: str,
+        words: str,
+        template: str,
+        target: HintTarget = HintTarget.STAFF,
+        rooms: str = "*",
+        cooldown_s: int = 60,
+        hours: str = "",
+        dry_run: bool = False,
+    ) -> HintRule:
+        """Add a keyword hint, or replace one. Scope: moderation:write."""
+        result: HintRule = await self._call(
+            "moderation.put_hint", PutHint(id, words, template, target, rooms, cooldown_s, hours), None, dry_run
+        )
+        return result
+
+    async def remove_hint(self, *, id: str, dry_run: bool = False) -> HintRemoved:
+        """Remove a keyword hint. Scope: moderation:write."""
+        result: HintRemoved = await self._call("moderation.remove_hint", RemoveHint(id), None, dry_run)
+        return result
+
+    async def hints(self) -> HintList:
+        """Return all keyword hints. Scope: moderation:read."""
+        result: HintList = await self._call("moderation.hints", ListHints(), None)
         return result
 
     async def mute(
