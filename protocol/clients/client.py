@@ -161,7 +161,8 @@ class Client:
         return UnjoinedRoom(self._core.post_sender, UnjoinedTarget(self._core, room_name))
 
     def events(self) -> ClientEvents:
-        """Return the events outside the rooms: Direct, Connected, Disconnected, Pulse, MessagesMissed, Fault.
+        """Return the events outside the rooms: Direct, Connected, Disconnected, Pulse, MessagesMissed, Fault,
+        PostDecided.
 
         After the first call a full inbox of DIRECT messages stops the client from reading the link; before it they
         are kept only while there is space (``dropped_directs`` counts the rest).

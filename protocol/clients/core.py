@@ -44,6 +44,7 @@ from .events import (
     Fault,
     MessagesMissed,
     Position,
+    PostDecided,
     PostResult,
     Pulse,
     TokenRefused,
@@ -404,8 +405,13 @@ class ClientCore:
             reasons = {reason.sequence: reason for reason in message.reasons}
             for result in message.results:
                 sequence = result.sequence
-                is_known = self.posts.on_result(result, firsts.get(sequence), reasons.get(sequence))
-                self.rooms.unexpected_frames += not is_known
+                if self.posts.on_result(result, firsts.get(sequence), reasons.get(sequence)):
+                    continue
+                decided = self.posts.on_decided(result, reasons.get(sequence))
+                if decided is None:
+                    self.rooms.unexpected_frames += 1
+                else:
+                    self.inbox.put_lossy(PostDecided(decided))
         elif isinstance(message, ErrorReply):
             sequence = frame.sequence
             if not (

@@ -51,7 +51,7 @@ class PostResult(NamedTuple):
     ``outcome`` None: unknown, because the link ended or the timeout passed before the broker's answer. Then ``sent``
     False means that the post did not arrive; True means that it may have, and a second attempt is safe only with the
     same ``client_msg_id``. A known outcome is final except LIMITED and UNAVAILABLE (post again after
-    ``retry_after_ms``) and HELD (a moderator decides).
+    ``retry_after_ms``) and HELD (a moderator decides: `PostDecided` follows).
     """
 
     outcome: Outcome | None
@@ -262,7 +262,16 @@ class Fault(NamedTuple):
     retry_after_ms: int
 
 
-ClientEvent = Direct | Connected | Disconnected | Pulse | Fault | MessagesMissed
+class PostDecided(NamedTuple):
+    """A message that was HELD is decided: shown (ACCEPTED), or REJECTED with the reviewer's reason as its ``message``.
+
+    It comes while the link lasts that has posted it. ``client_msg_id`` of the result says which message it is.
+    """
+
+    result: PostResult
+
+
+ClientEvent = Direct | Connected | Disconnected | Pulse | Fault | MessagesMissed | PostDecided
 
 
 # ---- refusals --------------------------------------------------------------------------------------

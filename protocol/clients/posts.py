@@ -25,6 +25,7 @@ from .link import Link
 
 __all__ = ["LIMITED_RETRIES", "PostOwner", "PostSender", "PostTarget", "Posts", "UnjoinedTarget", "Waiter"]
 
+MAX_HELD = 1000
 LIMITED_RETRIES = 8
 """Most repetitions of a post with a key after LIMITED."""
 LIMITED_JITTER = 0.1
@@ -74,10 +75,12 @@ class Waiter:
 class Posts:
     """Open POSTs by number; as many as the application has posting tasks."""
 
-    __slots__ = ("_waiters",)
+    __slots__ = ("_held", "_waiters")
 
     def __init__(self) -> None:
         self._waiters: dict[int, Waiter] = {}
+        self._held: dict[int, Waiter] = {}
+        """Posts that wait for a reviewer, the last `MAX_HELD` of this link."""
 
     def __len__(self) -> int:
         return len(self._waiters)
@@ -99,19 +102,17 @@ class Posts:
         waiter = self._waiters.get(entry.sequence)
         if waiter is None:
             return False
-        result = PostResult(entry.outcome, waiter.client_msg_id, first=first)
-        if reason is not None:
-            result = result._replace(message=reason.text, retry_after_ms=reason.retry_after_ms)
-        if entry.outcome in TRY_AGAIN:
-            result = result._replace(retry_after_ms=entry.detail)
-        elif entry.outcome is Outcome.REJECTED:
-            result = result._replace(error_code=entry.detail)
-        elif entry.outcome is Outcome.ACCEPTED and waiter.type == MessageType.LIKE:
-            result = result._replace(counted=entry.detail)
-        elif entry.outcome in (Outcome.ACCEPTED, Outcome.MERGED, Outcome.MASKED):
-            result = result._replace(offset=entry.detail)  # of a gift in a combo: that of its event
-        waiter.resolve(result)
+        if entry.outcome is Outcome.HELD:
+            self._held[entry.sequence] = waiter
+            if len(self._held) > MAX_HELD:
+                del self._held[next(iter(self._held))]
+        waiter.resolve(_result_of(waiter, entry, first, reason))
         return True
+
+    def on_decided(self, entry: AckResult, reason: AckReason | None = None) -> PostResult | None:
+        """Return the second result of a POST that was HELD; None where there is no such POST."""
+        waiter = self._held.pop(entry.sequence, None)
+        return None if waiter is None else _result_of(waiter, entry, None, reason)
 
     def on_error(self, sequence: int, error: ErrorReply) -> bool:
         """Process an ERROR; False if no POST waits for it."""
@@ -133,9 +134,26 @@ class Posts:
 
     def resolve_unknown(self, room: PostTarget | None = None) -> None:
         """End the open POSTs of ``room``, or all of them, with an unknown result."""
+        if room is None:
+            self._held.clear()
         for waiter in self._waiters.values():
             if room is None or waiter.room is room:
                 waiter.done.set()
+
+
+def _result_of(waiter: Waiter, entry: AckResult, first: FirstResult | None, reason: AckReason | None) -> PostResult:
+    result = PostResult(entry.outcome, waiter.client_msg_id, first=first)
+    if reason is not None:
+        result = result._replace(message=reason.text, retry_after_ms=reason.retry_after_ms)
+    if entry.outcome in TRY_AGAIN:
+        return result._replace(retry_after_ms=entry.detail)
+    if entry.outcome is Outcome.REJECTED:
+        return result._replace(error_code=entry.detail)
+    if entry.outcome is Outcome.ACCEPTED and waiter.type == MessageType.LIKE:
+        return result._replace(counted=entry.detail)
+    if entry.outcome in (Outcome.ACCEPTED, Outcome.MERGED, Outcome.MASKED):
+        return result._replace(offset=entry.detail)  # of a gift in a combo: that of its event
+    return result
 
 
 class PostOwner(Protocol):

@@ -9,12 +9,12 @@ import pytest
 import trio
 import trio.testing
 
-from protocol.clients import Fault, PostResult
+from protocol.clients import Fault, PostDecided, PostResult
 from protocol.clients.posts import LIMITED_RETRIES
 from protocol.clients.room_posts import RoomPosts
 from protocol.codes import ErrorCode, LeaveReason, MessageType, Opcode, Outcome, RoomPhase
 from protocol.errors import LocalProtocolError
-from protocol.messages import Ack, AckResult, ErrorReply, Left, Post, Resumed
+from protocol.messages import Ack, AckReason, AckResult, ErrorReply, Left, Post, Resumed
 from protocol.payloads import GiftPayload
 from tests.support.peer import Posting, Running, join, joined, linked, quiet, take_until
 
@@ -44,6 +44,32 @@ async def test_every_outcome_is_reported(
         assert post.message == Post(1, key, ("好看", (0, 0xFF0000, 1)))
         await peer.ack(post, outcome, detail)
         assert await posting.wait_result() == PostResult(outcome, key, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "fields"),
+    [(Outcome.ACCEPTED, {"offset": 7}), (Outcome.REJECTED, {"error_code": 207, "message": "rude"})],
+)
+async def test_the_decision_about_a_held_message_is_an_event(
+    outcome: Outcome, fields: dict[str, Any], autojump_clock: Any
+) -> None:
+    async with linked() as (client, peer, _), trio.open_nursery() as nursery:
+        room = await join(client, peer)
+        events = client.events()
+        posting = Posting(nursery, room, "好看")
+        post = await peer.expect(Opcode.POST)
+        await peer.ack(post, Outcome.HELD)
+        held = await posting.wait_result()
+        assert held is not None
+        assert held.outcome is Outcome.HELD
+        detail = 7 if outcome is Outcome.ACCEPTED else 207
+        reasons = () if outcome is Outcome.ACCEPTED else (AckReason(post.sequence, "rude"),)
+        for _ in range(2):  # the second one is not expected
+            await peer.send(Ack((AckResult(post.sequence, outcome, detail),), (), reasons), post.room)
+        decided = await take_until(events, PostDecided)
+        assert decided.result == PostResult(outcome, held.client_msg_id, **fields)
+        await trio.testing.wait_all_tasks_blocked()
+        assert client.unexpected_frames == 1
 
 
 async def test_an_accepted_event_reports_its_offset(autojump_clock: Any) -> None:
