@@ -395,7 +395,8 @@ class Joined(NamedTuple):
     """Activities of the room, as of ``offset``, nearest deadline first, in at most 20 KiB. Empty in the
     answer to a RESUME that recovered."""
     own_activities: tuple[ActivityView, ...] = ()
-    """What is this user's own in them, in at most 2 KiB. Empty likewise."""
+    """What is this user's own in them, in at most 2 KiB. Empty likewise, but for a mute of the user: no event
+    says that."""
     activities_more: int = 0
     """Activities that ``activities`` leaves out; the operations that list them return all."""
 

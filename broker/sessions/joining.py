@@ -142,7 +142,8 @@ class PendingJoin:
             # The client has them, or they are among the events.
             left_out = len(snapshot.keys) + snapshot.keys_more
             snapshot = snapshot._replace(
-                announcement=None, keys=(), keys_more=left_out, pinned=(), activities=(), own_activities=(),
+                announcement=None, keys=(), keys_more=left_out, pinned=(), activities=(),
+                own_activities=tuple(each for each in snapshot.own_activities if each.kind == "moderation"),
                 activities_more=len(snapshot.activities) + snapshot.activities_more,
             )  # fmt: skip
         first = gap_from(StreamPosition(request.epoch, request.offset), snapshot.epoch)

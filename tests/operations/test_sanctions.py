@@ -10,8 +10,8 @@ import trio
 
 from broker.rooms.members import Members
 from protocol.activities.moderation import SanctionVerb
-from protocol.codes import CloseCode, ErrorCode, LeaveReason, MessageType, Outcome
-from protocol.messages import Ack, AckResult, Auth, Call, ErrorReply, Event, Join, Left, Result, Tick
+from protocol.codes import CloseCode, ErrorCode, LeaveReason, MessageType, Outcome, Tier
+from protocol.messages import Ack, AckResult, Auth, Call, ErrorReply, Event, Join, Left, Result, Resume, Resumed, Tick
 from protocol.operations import BY_NAME
 from tests.support.api import API, call, client_of, ok, refused
 from tests.support.broker import RawLink, joined_link, raw_link, running_broker
@@ -299,6 +299,14 @@ async def test_a_muted_user_that_joins_learns_of_it() -> None:
             _, joined = await ann.join()
             (own,) = joined.own_activities
             assert (own.kind, own.data["is_muted"], own.data["reason"]) == ("moderation", True, "spam")
+        async with raw_link(broker) as again:
+            await again.login("dev:ann")
+            await again.send((Resume("lobby", Tier.FULL, joined.epoch, joined.offset), 0, 1))
+            _, resumed = await again.expect(Resumed)
+            assert (resumed.recovered, [each.kind for each in resumed.snapshot.own_activities]) == (
+                True,
+                ["moderation"],
+            )
 
 
 async def test_staff_see_messages_before_viewers_and_what_they_delete_never_reaches_them() -> None:

@@ -34,7 +34,7 @@ UNIQUE_S = 600.0
 MAX_UNIQUE = 65_536
 """Texts that mode ``unique`` knows; beyond, the oldest are forgotten."""
 _NO_MODES = RoomModes()
-_DANMAKU, _EMOTE, _MODERATOR = MessageType.DANMAKU, MessageType.EMOTE, Role.MODERATOR
+_DANMAKU, _MODERATOR = MessageType.DANMAKU, Role.MODERATOR
 
 
 class PostGuard(Generic[T]):
@@ -149,17 +149,15 @@ class PostGuard(Generic[T]):
                 return RefusePost(ticket, ErrorCode.LINKS_OFF)
             if self._said is not None and self._said.is_recent(hash(fold(text)), now):
                 return RefusePost(ticket, ErrorCode.NOT_UNIQUE)
-        if post.type in (_DANMAKU, _EMOTE):
-            wait_s = self._slow.wait_s(author.user_id, now)
-            if wait_s:
-                return RefusePost(ticket, ErrorCode.SLOW_MODE, max(1, ceil(wait_s * 1000)))
-        return None
+        wait_s = self._slow.wait_s(author.user_id, now)
+        return RefusePost(ticket, ErrorCode.SLOW_MODE, max(1, ceil(wait_s * 1000))) if wait_s else None
 
-    def took(self, post: Post, user_id: str, now: float) -> None:
-        """A danmaku or emote of a user who is not of the staff was taken in: it counts for the modes."""
-        self._slow.try_acquire(user_id, now)
-        if self._said is not None and post.type == _DANMAKU:
-            self._said.mark(hash(fold(post.payload[0])), now)
+    def took(self, post: Post, author: Author, now: float) -> None:
+        """A message of lane 3 was taken in: it counts for the modes."""
+        if author.role < _MODERATOR:
+            self._slow.try_acquire(author.user_id, now)
+            if self._said is not None and post.type == _DANMAKU:
+                self._said.mark(hash(fold(post.payload[0])), now)
 
     def _follow_wait_ms(self, user_id: str, seconds: int) -> int | None:
         """Return how long a user must still follow the host; None: it does not."""

@@ -182,8 +182,8 @@ class Posting(Generic[T]):
         if wait_s:
             return (Reply(ticket, Outcome.LIMITED, retry_ms(wait_s)),)
         lane = MESSAGE_TYPES[MessageType(kind)].lane if rule is None else rule.lane
-        if self.guard.restricts and role < _MODERATOR and lane is _CHAT:
-            self.guard.took(post, author.user_id, now)
+        if self.guard.restricts and lane is _CHAT:
+            self.guard.took(post, author, now)
         return (Hold(ticket, author, post, lane, held_by, reason, findings),)
 
     def show(self, post: ReleasedPost, ticket: T, now: float) -> None:
@@ -218,11 +218,10 @@ class Posting(Generic[T]):
         style = payload[1] if kind == _DANMAKU else None
         item = PendingDanmaku(kind, user_id, author.name, text, style, None, now, folded, author.role)
         effects = self._offer(ticket, item, now)
-        if not effects and not is_staff:
-            if self._unique:
-                self.duplicates.mark(user_id, folded or "", now)
-            if self.guard.restricts:
-                self.guard.took(post, user_id, now)
+        if not effects and self._unique and not is_staff:
+            self.duplicates.mark(user_id, folded or "", now)
+        if not effects and self.guard.restricts:
+            self.guard.took(post, author, now)
         return effects
 
     def refusal_of(self, ticket: T, author: Author, post: Post, now: float) -> RefusePost[T] | None:
@@ -464,7 +463,10 @@ class Posting(Generic[T]):
             item = PendingDanmaku(
                 post.type, author.user_id, author.name, repr(post.payload), extra=post.payload, at=now, role=author.role
             )
-            return self._offer(ticket, item, now)
+            effects = self._offer(ticket, item, now)
+            if not effects and self.guard.restricts:
+                self.guard.took(post, author, now)
+            return effects
         return self._custom_event(ticket, author, post, rule, now, at_ms)
 
     def _custom_event(

@@ -93,6 +93,12 @@ def test_slow_mode_counts_what_was_taken_in_and_says_how_long() -> None:
     assert refused(room, danmaku("d"), ann, 12.0) is None
 
 
+def test_slow_mode_counts_types_of_the_deployment_too() -> None:
+    room = room_with(slow_s=10)
+    assert refused(room, Post(201, "", "vote"), Person("ann"), 1.0) is None
+    assert refused(room, danmaku("a"), Person("ann"), 2.0) == (ErrorCode.SLOW_MODE, 9000)
+
+
 def test_a_refusal_by_another_mode_costs_no_slow_place() -> None:
     room = room_with(slow_s=10, links=False)
     assert refused(room, danmaku("www.example.com"), Person("ann"), 1.0) == (ErrorCode.LINKS_OFF, 0)
