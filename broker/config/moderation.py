@@ -90,6 +90,9 @@ class DetectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Accounts on other services, such as vx: abc123."""
     repetition: DetectorAction = "off"
     """The same few characters again and again, 20 characters and more."""
+    near_duplicates: SimilarAction = "off"
+    """Danmaku that say nearly the same as two others of their user, or as those of five other users, within a minute;
+    not those of a few characters."""
 
 
 class ModerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -69,6 +69,7 @@ class Screening:
         """Of lists that tenants have put."""
         self._detectors: dict[Detector, WordAction] = {}
         self._exempt: frozenset[Role] = frozenset()
+        self._near_duplicates: WordAction | None = None
 
     async def build(self, listed: ListedWords) -> BuiltWords:
         """Build the filters of lists, beside other work. ValueError for a word that no text can hold."""
@@ -102,6 +103,8 @@ class Screening:
         self._config = config
         self._exempt = frozenset(Role[name.upper()] for name in config.exempt_roles)
         self._detectors = _actions_of(config.detectors)
+        name = config.detectors.near_duplicates
+        self._near_duplicates = None if name == "off" else WordAction[name.upper()]
         self._replace()
         return is_changed
 
@@ -121,7 +124,7 @@ class Screening:
     def _replace(self) -> None:
         scopes = [*self._configured.items(), *self._own.items()]
         groups = [ScreenGroup(scope.tenant, scope.rooms, each.words) for scope, each in scopes]
-        self.screens.use(groups, self._detectors, self._exempt)
+        self.screens.use(groups, self._detectors, self._exempt, self._near_duplicates)
         self._on_change(self._config)
 
 

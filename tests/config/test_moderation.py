@@ -45,6 +45,7 @@ def test_words_are_lines_without_comments(tmp_path: Path) -> None:
         (LIST + "exceptions_file = 'none.txt'", "moderation.lists[0].exceptions_file: cannot read none.txt"),
         ("[moderation]\nexempt_roles = ['king']", "moderation.exempt_roles[0]: "),
         ("[moderation.detectors]\nlinks = 'yes'", "moderation.detectors.links: "),
+        ("[moderation.detectors]\nnear_duplicates = 'mask'", "moderation.detectors.near_duplicates: expected one of"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, expected: str) -> None:

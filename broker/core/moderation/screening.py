@@ -16,7 +16,7 @@ from broker.core.tenants.names import split_name
 from protocol.codes import CUSTOM_TYPE_MIN, MessageType, Role
 from protocol.text import fits_room_pattern
 
-__all__ = ["Screen", "ScreenGroup", "ScreenResult", "Screens"]
+__all__ = ["Screen", "ScreenGroup", "ScreenResult", "Screens", "with_near_duplicate"]
 
 MAX_KNOWN = 4096
 """Texts of which a screen remembers what was found; it forgets them all when it is full."""
@@ -26,6 +26,7 @@ MAX_CATEGORIES = 64
 """Categories that are counted by name; findings of others count as ``other``."""
 MAX_SCREENS = 1024
 OTHER = "other"
+NEAR_DUPLICATE = "near_duplicate"
 
 _MASK = WordAction.MASK
 _TEXTS: Mapping[int, int] = {
@@ -129,6 +130,14 @@ class Screen:
         return verdict, tuple(value for _, value in screened)
 
 
+def with_near_duplicate(result: ScreenResult | None, text: str, action: WordAction) -> ScreenResult:
+    """Return what becomes of a danmaku that says nearly the same as others, beside what was found in it."""
+    finding = Finding(0, len(text), NEAR_DUPLICATE, "", NEAR_DUPLICATE, action)
+    if result is None:
+        return ScreenResult(action, (finding,))
+    return ScreenResult(max(result.action, action), (*result.findings, finding))
+
+
 class ScreenGroup(NamedTuple):
     """A filter with the rooms in which it holds: those of ``tenant`` (None = of every one) that fit a pattern."""
 
@@ -151,6 +160,8 @@ class Screens:
     def __init__(self) -> None:
         self.exempt: frozenset[Role] = frozenset()
         """Roles whose messages are not screened."""
+        self.near_duplicates: WordAction | None = None
+        """What becomes of danmaku that say nearly the same as others; None: they are not compared."""
         self.found: Counter[str] = Counter()
         """By what became of the message."""
         self.categories: Counter[str] = Counter()
@@ -160,9 +171,14 @@ class Screens:
         self._made: dict[tuple[int, ...], Screen] = {}
 
     def use(
-        self, groups: Sequence[ScreenGroup], detectors: Mapping[Detector, WordAction], exempt: frozenset[Role]
+        self,
+        groups: Sequence[ScreenGroup],
+        detectors: Mapping[Detector, WordAction],
+        exempt: frozenset[Role],
+        near_duplicates: WordAction | None = None,
     ) -> None:
         """Take other filters; whoever holds a screen asks for it again."""
+        self.near_duplicates = near_duplicates
         self._groups, self._detectors, self.exempt = tuple(groups), detectors, exempt
         self._made = {}
 

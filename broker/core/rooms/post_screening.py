@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from broker.core.chat.coalesce import PendingDanmaku, Showing
-from broker.core.moderation.screening import ScreenResult, Screens
+from broker.core.moderation.near_duplicates import NearDuplicates
+from broker.core.moderation.screening import ScreenResult, Screens, with_near_duplicate
 from broker.core.moderation.words import WordAction
 from broker.core.rooms.effects import Effect, Flagged, Hold, RefusePost, Reply
 from broker.core.rooms.rules import Author
 from protocol.activities.reviews import MAX_FINDINGS, HeldBy, ReviewFinding
-from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, Outcome, Role
+from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, MessageType, Outcome, Role
 from protocol.messages import Post
 from protocol.payloads import ORDER_TYPES
 
@@ -44,7 +45,7 @@ class ScreenedPost(NamedTuple, Generic[T]):
 class PostScreening(Generic[T]):
     """The screen of one room. ``name``: qualified."""
 
-    __slots__ = ("_approved", "_found", "_name", "_screen", "_screens")
+    __slots__ = ("_approved", "_found", "_name", "_said", "_screen", "_screens")
 
     def __init__(self, screens: Screens, name: str) -> None:
         self._screens = screens
@@ -53,16 +54,22 @@ class PostScreening(Generic[T]):
         """Items of the window that is being closed in which something was found."""
         self._approved: set[int] = set()
         """Items of the open window, by `id`, that a reviewer has approved."""
+        self._said: NearDuplicates | None = None
+        """Danmaku shown lately, where they are compared."""
         self.use()
 
     def use(self) -> None:
         """Take the screen as it is in force now."""
         self._screen = self._screens.of(self._name)
+        if self._screens.near_duplicates is None:
+            self._said = None
+        elif self._said is None:
+            self._said = NearDuplicates()
 
     @property
     def is_on(self) -> bool:
         """Whether anything is searched in this room."""
-        return self._screen is not None
+        return self._screen is not None or self._said is not None
 
     def approve(self, item: PendingDanmaku) -> None:
         """Let an item of the open window be shown whatever is found in it."""
@@ -95,13 +102,12 @@ class PostScreening(Generic[T]):
 
     def item(self, item: PendingDanmaku) -> Showing:
         """Screen an item of a window that would be shown; one that is masked is changed."""
-        screen = self._screen
-        if screen is None or item.role in self._screens.exempt or id(item) in self._approved:
+        if item.role in self._screens.exempt or id(item) in self._approved:
             return _SHOWN
-        if item.type >= CUSTOM_TYPE_MIN:
-            verdict, payload = screen.screened(item.type, item.extra)
-        else:
-            verdict, (payload,) = screen.screened(item.type, (item.text,))
+        verdict, payload = self._searched(item)
+        action = self._screens.near_duplicates
+        if action is not None and self._is_near_duplicate(item):
+            verdict = with_near_duplicate(verdict, item.text, action)
         if verdict is None:
             return _SHOWN
         self._found.append((item, verdict))
@@ -114,6 +120,22 @@ class PostScreening(Generic[T]):
         else:
             item.text = payload
         return _MASKED
+
+    def _searched(self, item: PendingDanmaku) -> tuple[ScreenResult | None, Any]:
+        """Return what was found in an item, and its text or payload with what is to be masked masked."""
+        screen, is_custom = self._screen, item.type >= CUSTOM_TYPE_MIN
+        if screen is None:
+            return None, item.extra if is_custom else item.text
+        if is_custom:
+            return screen.screened(item.type, item.extra)
+        found, (text,) = screen.screened(item.type, (item.text,))
+        return found, text
+
+    def _is_near_duplicate(self, item: PendingDanmaku) -> bool:
+        said = self._said
+        if said is None or item.type != MessageType.DANMAKU:
+            return False
+        return said.is_near_duplicate(item.user_id, item.text, item.at)
 
     def closed(
         self,

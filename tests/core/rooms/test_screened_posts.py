@@ -186,6 +186,21 @@ def test_of_equal_texts_one_is_held_for_all() -> None:
     assert answers(effects) == [(Outcome.HELD, 0, "")]
 
 
+@pytest.mark.parametrize("action", [WordAction.FLAG, WordAction.BLOCK])
+def test_near_duplicates_are_found_without_any_words(action: WordAction) -> None:
+    screens = Screens()
+    screens.use((), {}, NO_ROLE, action)
+    room, spam = room_of(screens), "低价出各种会员账号找我私聊"
+    outcomes = []
+    for number in range(4):
+        now = 1.0 + 10 * number
+        effects = list(room.post(number, Person("eve"), posts_of(f"{spam}{number}")["danmaku"][1], now, 1_000))
+        outcomes += [each[0] for each in answers([*effects, *room.tick(now, 1_000)])]
+    last = Outcome.ACCEPTED if action is WordAction.FLAG else Outcome.REJECTED
+    assert outcomes == [Outcome.ACCEPTED, Outcome.ACCEPTED, last, last]
+    assert screens.found == {action.name.lower(): 2}
+
+
 def test_what_a_reviewer_has_approved_is_not_held_again() -> None:
     room = room_of(screens_of(WordAction.HOLD))
     room.show(ReleasedPost("ann", "Ann", Role.VIEWER, MessageType.DANMAKU, Lane.CHAT, ("套现", None)), 1, 1.0)
@@ -246,3 +261,25 @@ def test_a_repeated_key_has_its_first_answer_whatever_the_words_are_now() -> Non
     assert (again.outcome, again.detail) == (first.outcome, first.detail) == (Outcome.MASKED, 1)
     other = room.post(3, host, post._replace(client_msg_id="k-9"), 2.0, 2_000)
     assert answers(list(other)) == [(Outcome.REJECTED, ErrorCode.BLOCKED, "")]
+
+
+invisible = st.sampled_from(
+    "\u00ad\u034f\u115f\u17b4\u180e\u200b\u200c\u200d\u200e\u2060\u2063\u2800\u3164\ufe0f\ufeff\uffa0\U000e0001"
+)
+
+
+@given(st.text("主播真棒ok！ ", min_size=1, max_size=8), st.lists(st.tuples(st.integers(0, 8), invisible), max_size=6))
+def test_invisible_characters_evade_neither_merging_nor_the_check_for_duplicates(
+    text: str, inserted: list[tuple[int, str]]
+) -> None:
+    hidden = text
+    for place, character in inserted:
+        hidden = hidden[:place] + character + hidden[place:]
+    room = room_of(Screens())
+    for ticket, (user, said) in enumerate((("ann", text), ("bob", hidden))):
+        assert room.post(ticket, Person(user), posts_of(said)["danmaku"][1], 1.0, 1_000) == ()
+    (refused,) = room.post(2, Person("ann"), posts_of(hidden)["danmaku"][1], 1.0, 1_000)
+    assert isinstance(refused, Reply)
+    assert (refused.outcome, refused.detail) == (Outcome.REJECTED, ErrorCode.DUPLICATE_TEXT)
+    (tick,) = [each for each in room.tick(1.0, 1_000) if isinstance(each, TickOut)]
+    assert [entry.count for entry in tick.ticks[0].entries] == [2]
