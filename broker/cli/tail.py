@@ -22,6 +22,8 @@ import click
 import trio
 
 from broker.cli.client import client_options, connected_client, join_room, run_command
+from protocol import json_values
+from protocol.activities import ActivityEvent
 from protocol.clients.events import (
     ClientClosed,
     ClientEvent,
@@ -240,6 +242,8 @@ class EventPrinter:
                 yield "!!", f"refused ({code}): {plain(message)}", {"fg": "yellow"}
             case Direct(_, _, _, AnnouncementPayload(text)):
                 yield "->", f"direct message: {plain(' / '.join(text.splitlines()))}", {"fg": "cyan", "bold": True}
+            case Direct(_, _, _, ActivityEvent()):
+                yield "->", f"direct message: {_activity(event.payload)}", {"fg": "cyan", "bold": True}
             case Direct(_, type, _, payload):
                 yield "->", f"direct message, type {type}: {plain(str(payload))}", {"fg": "cyan"}
             case Pulse():
@@ -306,6 +310,12 @@ def _highlight(highlight: HighlightPayload) -> str:
     return f"{who} paid {highlight.cents / 100:.2f}: {plain(highlight.text) or '(deleted)'}"
 
 
+def _activity(event: ActivityEvent) -> str:
+    return plain(
+        " ".join(filter(None, (event.name, event.id, json.dumps(json_values.as_json(event.data), ensure_ascii=False))))
+    )
+
+
 def _event(event: StreamEvent) -> tuple[str, str, dict[str, Any]]:
     match event.payload:
         case AnnouncementPayload(text):
@@ -323,6 +333,8 @@ def _event(event: StreamEvent) -> tuple[str, str, dict[str, Any]]:
             return _pins(pinned)
         case DeletedPayload():
             return "* ", _deleted(event.payload), {"fg": "cyan"}
+        case ActivityEvent():
+            return "* ", _activity(event.payload), {"fg": "cyan"}
         case KeysPayload(changes):
             return "* ", "keys: " + ", ".join(map(_key_change, changes)), {"fg": "cyan"}
     who = plain(event.name or event.user_id)

@@ -6,6 +6,9 @@ import click
 import pytest
 
 from broker.cli.tail import EventPrinter, TailEvent, as_json
+from protocol.activities import ActivityEvent
+from protocol.activities.mic import MicRejected
+from protocol.activities.sales import SaleSoldOut
 from protocol.clients.events import (
     Connected,
     Danmaku,
@@ -63,6 +66,11 @@ def lines(*events: TailEvent) -> list[str]:
         (StreamEvent(4, Lane.CONTROL, 4, 0, "h", "Host", AnnouncementPayload("今天\n八折")), "** 今天 / 八折"),
         (StreamEvent(5, Lane.PAID, 5, 0, "", "", GIFT), "$$ Bob gave rocket x5 to host, 10.00"),
         (StreamEvent(6, Lane.CONTROL, 6, 0, "", "", PhasePayload(RoomPhase.PAUSED)), "** the room is paused now"),
+        (
+            StreamEvent(7, Lane.COMMERCE, 12, 0, "", "", ActivityEvent("sales.sold_out", "s-1", SaleSoldOut(2, 98))),
+            '*  sales.sold_out s-1 {"reserved": 2, "confirmed": 98}',
+        ),
+        (Direct(1, 12, 0, ActivityEvent("mic.rejected", "", MicRejected())), "-> direct message: mic.rejected {}"),
         (StreamEvent(7, Lane.COMMERCE, 140, 0, "", "Shop", {"sku": 1}), "*  commerce type 140 of Shop: {'sku': 1}"),
         (
             StreamEvent(8, Lane.COMMERCE, 16, 0, "", "", KeysPayload(KEYS)),
