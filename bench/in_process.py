@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from broker.core.commerce.activity import MAX_WAITING
+from broker.core.commerce.activity_runner import MAX_WAITING
 from broker.operations.caller import Caller, OperationError
 from broker.operations.deferred import Deferred
 from broker.server import Broker

@@ -304,6 +304,8 @@ class Broker:
             auth = self.context.auth
             self.ticket_keys = TicketKeyFile(self.ledger.directory, auth.ticket_s, auth.use_ticket_keys)
             self.hub.event_ids.use_key(hmac.digest(self.ticket_keys.load().base, b"event ids", "sha256"))
+            if self.erasures is not None:
+                await self.erasures.load()  # rooms are read without the users who are being erased
             await self.room_store.load(self.config.room.history_entries, self.config.room.history_s)
             await self.locks.load()
             await self.hub.hints.load(self.ledger)
@@ -311,8 +313,6 @@ class Broker:
             await self.word_lists.load()
             await self.sanctions.load()
             await self.broadcasts.load()
-            if self.erasures is not None:
-                await self.erasures.load()
             # A room that only a wrong wall clock ended long ago does not open to viewers.
             reopen_s, continued_ms = self.config.room.reopen_ended_s, self.clock.continued_ms()
             self.hub.restore_ended(await self.room_store.ended_ago_s(reopen_s, continued_ms))

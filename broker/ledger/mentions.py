@@ -16,8 +16,8 @@ from broker.ledger.reader import Reader
 from broker.ledger.rows import checkpoint_checksum, record_checksum
 
 __all__ = [
-    "SCAN_ROWS", "StoredCheckpoint", "answers_with", "checkpoints_with", "entries_with", "has_directs", "has_ended",
-    "outbox_with", "records_with",
+    "SCAN_ROWS", "StoredCheckpoint", "answers_with", "checkpoints_with", "entries_with", "has_directs", "outbox_with",
+    "records_with",
 ]  # fmt: skip
 
 SCAN_ROWS = 5000
@@ -57,12 +57,6 @@ def entries_with(reader: Reader, text: str, after: int) -> tuple[list[StoredEntr
         if nbytes > MAX_BYTES or len(found) == MAX_FOUND:
             return found, entry.seq, entry.seq == head.seq
     return found, last, last == head.seq
-
-
-def has_ended(reader: Reader, room: str, epoch: int) -> bool:
-    """Return whether a stream is over."""
-    query = "SELECT 1 FROM streams WHERE room = ? AND epoch = ? AND ended_at_ms IS NOT NULL"
-    return reader.connection.execute(query, (room, epoch)).fetchone() is not None
 
 
 def outbox_with(reader: Reader, text: str, line: str, after: int) -> tuple[list[StoredOutbox], int | None]:

@@ -22,7 +22,8 @@ import structlog
 import trio
 
 from broker.core.limits.rate_limit import Gcra, Rate
-from broker.core.tenants.names import plain_name
+from broker.core.tenants.names import SEPARATOR, plain_name, qualify
+from broker.core.users.named import users_in
 from broker.ledger import Ledger
 from broker.operations import (
     app,
@@ -108,6 +109,9 @@ MAX_CALLERS = 20_000
 
 
 AT_ONCE_RETRY_MS = 100
+ERASED_RETRY_MS = 1000
+_OF_ERASED = frozenset({"users.erase", "users.revoke", "users.disconnect"})
+"""Operations that may name a user who is being erased."""
 """When to call again where too many calls of one caller wait."""
 
 
@@ -255,10 +259,21 @@ class Operations:
         if caller.tenant:
             self._charge_tenant(caller)
         check_rights(caller, row, request)
+        if self._parts.revocations.refused_users and row.changes:
+            self._check_users(caller, row, request)
         self._charge(row.name, row.rate, caller.account, "too many calls")
         if row.address_rate is not None and not caller.is_backend:
             self._charge(f"{row.name} address", row.address_rate, caller.address, "too many calls of this address")
         return request
+
+    def _check_users(self, caller: Caller, row: OperationRow, request: Any) -> None:
+        """Refuse what a user changes who is being erased, or what names it: nothing new of it may come meanwhile."""
+        named = users_in(request) if row.name not in _OF_ERASED else set()
+        if not caller.is_backend:
+            named.add(caller.id)
+        qualified = {user if SEPARATOR in user else qualify(caller.tenant, user) for user in named}
+        if not qualified.isdisjoint(self._parts.revocations.refused_users):
+            raise OperationError(ErrorCode.OVERLOADED, "is being erased", "user", ERASED_RETRY_MS)
 
     def _charge(self, name: str, rate: RateLimit, caller: str, rule: str) -> None:
         """Count a call; OperationError RATE_LIMITED above the rate."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from broker.auth.api_keys import ApiKeys
+from broker.core.commerce.schedules import ERASED_CREATOR, USER_CREATOR
 from broker.core.tenants.names import plain_name
 from broker.operations.caller import Caller
 from broker.users.revocations import Revocations
@@ -25,7 +26,7 @@ def creator_of(caller: Caller, room: str, now_ms: int) -> tuple[Any, ...]:
         return "key" if caller.address else "program", caller.tenant, caller.id
     role = caller.role_in(room)
     role_number = int(Role.GUEST if role is None else role)
-    return "user", caller.tenant, caller.id, caller.name, plain_name(room), role_number, now_ms // 1000
+    return USER_CREATOR, caller.tenant, caller.id, caller.name, plain_name(room), role_number, now_ms // 1000
 
 
 def caller_again(
@@ -36,8 +37,10 @@ def caller_again(
     A key has those of the key file. A user has the role that it had in the room, unless its tokens were revoked since.
     ``keys``: None = the control API needs no key; ``key``: idempotency key of the call.
     """
+    if creator[0] == ERASED_CREATOR:
+        return None
     kind, tenant, id, *rest = creator
-    if kind == "user":
+    if kind == USER_CREATOR:
         name, own_room, role_number, created_s = rest
         if revocations.is_revoked(tenant, id, created_s):
             return None

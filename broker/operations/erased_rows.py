@@ -7,10 +7,10 @@ page, None = the table is done. What is written already is found no more, so any
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from broker.core.moderation.review import REVIEWS_KEY
+from broker.core.commerce.room_activities import ActivityKind
 from broker.core.rooms.erasure import PAID, Erasure
 from broker.core.tenants.names import plain_name, qualify, tenant_of
 from broker.ledger import (
@@ -29,9 +29,10 @@ from broker.ledger import (
 )
 from broker.ledger.entries import ENTRIES_REDACTED
 from broker.ledger.erasures import USER_ERASED
-from broker.ledger.mentions import answers_with, entries_with, has_directs, has_ended, outbox_with, records_with
+from broker.ledger.mentions import answers_with, entries_with, has_directs, outbox_with, records_with
 from broker.ledger.orders import order_of, pack_order
 from broker.ledger.replay import addressed_event_of
+from broker.rooms.activity_records import erased_facts
 from broker.rooms.combo_records import KIND as COMBO
 from broker.rooms.combo_records import combo_of, combo_record
 from broker.rooms.key_records import KIND as KEY
@@ -49,8 +50,6 @@ __all__ = ["ERASURE_KIND", "Page", "answers_page", "directs_page", "entries_page
 ERASURE_KIND = "user.erasure"
 """Kind of the records of erasures themselves."""
 _OF_USERS = frozenset({PREFERENCES, TAGS, REVOCATION})
-_REVIEWS = pack_body((*REVIEWS_KEY, ()))[:-1]
-"""How the facts of review queues begin."""
 _KEPT = frozenset({ENTRIES_REDACTED, USER_ERASED})
 
 
@@ -62,32 +61,25 @@ class Page(NamedTuple):
     redacted: int = 0
 
 
-def entries_page(reader: Reader, erasure: Erasure, at_ms: int, after: int) -> tuple[Page, bool]:
+def entries_page(
+    reader: Reader, erasure: Erasure, kinds: Mapping[str, ActivityKind], at_ms: int, after: int
+) -> tuple[Page, bool]:
     """Redact entries after number ``after``; return also whether the page reaches the end of the ledger."""
     found, last, is_end = entries_with(reader, erasure.user, after)
-    bodies = [
-        (entry.seq, body)
-        for entry in found
-        if not _is_in_use(reader, entry) and (body := _entry_body(entry, erasure)) != entry.body
-    ]
+    bodies = [(entry.seq, body) for entry in found if (body := _entry_body(entry, erasure, kinds)) != entry.body]
     items: list[Item] = [EntriesRedacted(erasure.pseudonym, at_ms, tuple(bodies))] if bodies else []
     return Page(items, last, len(bodies)), is_end
 
 
-def _is_in_use(reader: Reader, entry: StoredEntry) -> bool:
-    """Return whether activities that run are folded from an entry: they know the user by its id. The review queue has
-    forgotten it (`ReviewQueue.names`)."""
-    if entry.kind != ACTIVITY_FACTS or entry.lane is not None or entry.body.startswith(_REVIEWS):
-        return False
-    return not has_ended(reader, entry.room, entry.epoch)
-
-
-def _entry_body(entry: StoredEntry, erasure: Erasure) -> bytes:
+def _entry_body(entry: StoredEntry, erasure: Erasure, kinds: Mapping[str, ActivityKind]) -> bytes:
     """Return the body of an entry without the user."""
     if entry.kind in _KEPT and entry.lane is None:
         return entry.body
     if entry.room and tenant_of(entry.room) != erasure.tenant:
         return entry.body
+    if entry.kind == ACTIVITY_FACTS and entry.lane is None:
+        body = erased_facts(entry, kinds, erasure.in_activities)
+        return erasure.packed(entry.body, entry.room) if body is None else body
     found = addressed_event_of(entry)
     if found is not None:
         event, audience = found

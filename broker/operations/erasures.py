@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 import trio
 
+from broker.core.commerce.activity import ErasedUser
 from broker.core.rooms.erasure import Erasure
 from broker.core.tenants.names import plain_name, qualify, split_name, tenant_of
 from broker.ledger import (
@@ -48,7 +49,6 @@ from broker.operations.erased_rows import (
 )
 from broker.operations.kept import ask, keep, later
 from broker.rooms.erased_rooms import erase_in_checkpoint
-from broker.rooms.holding import is_held
 from broker.rooms.hub import Hub
 from broker.rooms.room_store import RoomStore
 from broker.users.inbox import Inboxes
@@ -125,11 +125,14 @@ class Erasures:
         self._jobs: OrderedDict[tuple[str, str], ErasureJob] = OrderedDict()
         self._wake = trio.Event()
         self._is_scrubbing = False
+        self._active = ""
+        """Id of the job that is being done."""
 
     async def load(self) -> None:
         """Take over the jobs of the last run. At the start."""
         for job in await self._ledger.ask(_read_jobs):
             self._jobs[job.tenant, job.id] = job
+        self._tell_rooms()
 
     def find(self, tenant: str, id: str) -> ErasureJob | None:
         """Return a job of a tenant."""
@@ -181,13 +184,21 @@ class Erasures:
         """Make a job as it is now durable, together with what it has to write."""
         await keep(self._ledger, (*items, job.record))
         self._jobs[job.tenant, job.id] = job
+        self._tell_rooms()
+
+    def _tell_rooms(self) -> None:
+        """Let activities be read without the users whose erasure has begun: the ledger has some of their facts with
+        the user and some without."""
+        begun = (job for job in self._in_state(ErasureState.REDACTING) if job.after or job.id == self._active)
+        self._rooms.erasing = tuple((job.tenant, ErasedUser(plain_name(job.user), job.pseudonym)) for job in begun)
 
     # ---- what is kept now
 
     async def _attempt(self, job: ErasureJob) -> None:
         """Do a job; where it fails it goes on later, after the others that wait."""
         try:
-            await self._redact(job)
+            with self._revocations.refusing(job.user):
+                await self._redact(job)
             return
         except OperationError as error:
             log.warning("an erasure has to wait", job=job.id, why=str(error))
@@ -197,6 +208,8 @@ class Erasures:
         await trio.sleep(RETRY_S)
 
     async def _redact(self, job: ErasureJob) -> None:
+        self._active = job.id
+        self._tell_rooms()
         erasure = Erasure(job.tenant, plain_name(job.user), job.pseudonym)
         if not await self._revocations.erase(job.tenant, erasure.user, job.asked_at_ms):
             raise later()
@@ -232,12 +245,7 @@ class Erasures:
                 await trio.lowlevel.checkpoint()
         for number, name in enumerate(self._rooms.names(), 1):
             if tenant_of(name) == erasure.tenant:
-                checkpoint = self._rooms.find(name)
-                if checkpoint is not None and is_held(checkpoint.activities, erasure):
-                    self._hub.open(name)  # its task erases what it holds for review
-                    is_done = False
-                else:
-                    erase_in_checkpoint(self._rooms, name, erasure, self._unix_ms())
+                erase_in_checkpoint(self._rooms, name, erasure, self._unix_ms())
             if number % SLICE == 0:
                 await trio.lowlevel.checkpoint()
         return is_done
@@ -247,7 +255,8 @@ class Erasures:
         has_found = False
         is_end = False
         while not is_end:
-            page, is_end = await ask(self._ledger, entries_page, erasure, self._unix_ms(), job.after)
+            kinds, now_ms = self._rooms.kinds, self._unix_ms()
+            page, is_end = await ask(self._ledger, entries_page, erasure, kinds, now_ms, job.after)
             job = replace(job, after=page.place, entries=job.entries + page.redacted)
             if page.items:
                 has_found = True

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from broker.core.commerce.activity import Activity, Fact
+from broker.core.commerce.activity import Activity, ErasedUser, Fact
 from broker.core.commerce.room_activities import ActivityBatch, ActivityKey, ActivityKind, RoomActivities
 from broker.core.tenants.names import qualify, tenant_of
 from broker.ledger import ACTIVITY_FACTS, DirectEntry, Entry, OutboxEntry, Reader, StoredEntry, activity_facts
@@ -16,12 +16,24 @@ from protocol.codes import MessageType
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 
-__all__ = ["DirectSink", "batch_items", "read_activities", "read_activity", "read_all_activities"]
+__all__ = [
+    "DirectSink",
+    "Erasing",
+    "batch_items",
+    "erased_facts",
+    "read_activities",
+    "read_activity",
+    "read_all_activities",
+]
 
 log = structlog.get_logger("roomcast.activities")
 
 ReportRows = Callable[[str, str, int, Any, int], tuple[OutboxEntry, ...]]
 """Returns the rows of a webhook event: its name, room, epoch, data (Any: of the event) and time."""
+
+
+Erasing = Sequence[tuple[str, ErasedUser]]
+"""Users, with their tenants, whose erasure is under way: some facts of the ledger still name them."""
 
 
 class DirectSink(Protocol):
@@ -55,44 +67,78 @@ def batch_items(
     return facts, directs, rows
 
 
-def read_activities(reader: Reader, kinds: Mapping[str, ActivityKind], room: str, epoch: int) -> RoomActivities[Any]:
-    """Return the activities of one stream. Runs in the ledger's reading thread."""
+def read_activities(
+    reader: Reader, kinds: Mapping[str, ActivityKind], room: str, epoch: int, erasing: Erasing = ()
+) -> RoomActivities[Any]:
+    """Return the activities of one stream, without the users of ``erasing``. Runs in the ledger's reading thread."""
     activities: RoomActivities[Any] = RoomActivities(kinds)
-    _fold(activities, activity_facts(reader, room, epoch))
+    _fold(activities, activity_facts(reader, room, epoch), kinds, erasing)
     return activities
 
 
 def read_activity(
-    reader: Reader, kinds: Mapping[str, ActivityKind], room: str, epoch: int, key: ActivityKey
+    reader: Reader,
+    kinds: Mapping[str, ActivityKind],
+    room: str,
+    epoch: int,
+    key: ActivityKey,
+    erasing: Erasing = (),
 ) -> Activity[Any]:
-    """Return one activity of a stream. Runs in the ledger's reading thread, and unpacks no facts of others."""
+    """Return one activity of a stream, without the users of ``erasing``. Runs in the ledger's reading thread, and
+    unpacks no facts of others."""
     activity = kinds[key[0]].make(key[1])
     whose = pack_body((*key, ()))[:-1]
     for entry in activity_facts(reader, room, epoch):
         if entry.body.startswith(whose):
-            for name, data in unpack_body(entry.body)[2]:
-                activity.apply(Fact(name, data))
+            for fact in _facts_of(kinds, entry, key, unpack_body(entry.body)[2], erasing):
+                activity.apply(fact)
     return activity
 
 
 def read_all_activities(
-    reader: Reader, kinds: Mapping[str, ActivityKind]
+    reader: Reader, kinds: Mapping[str, ActivityKind], erasing: Erasing = ()
 ) -> dict[tuple[str, int], RoomActivities[Any]]:
-    """Return the activities of every stream that has some and has not ended, by room and epoch. Runs in the ledger's
-    reading thread."""
+    """Return the activities of every stream that has some and has not ended, by room and epoch, without the users of
+    ``erasing``. Runs in the ledger's reading thread."""
     found: dict[tuple[str, int], RoomActivities[Any]] = {}
     for entry in activity_facts(reader):
         of_room = found.get((entry.room, entry.epoch))
         if of_room is None:
             of_room = found[entry.room, entry.epoch] = RoomActivities(kinds)
-        _fold(of_room, (entry,))
+        _fold(of_room, (entry,), kinds, erasing)
     return found
 
 
-def _fold(activities: RoomActivities[Any], entries: Iterable[StoredEntry]) -> None:
+def erased_facts(entry: StoredEntry, kinds: Mapping[str, ActivityKind], erased: ErasedUser) -> bytes | None:
+    """Return the body of facts of an activity without a user; None: they are of a kind that is not known."""
+    kind, id, facts = unpack_body(entry.body)
+    if kind not in kinds:
+        return None
+    activity = kinds[kind].make(id)
+    return pack_body((kind, id, tuple(activity.without(Fact(name, data), erased) for name, data in facts)))
+
+
+def _facts_of(
+    kinds: Mapping[str, ActivityKind], entry: StoredEntry, key: ActivityKey, facts: Iterable[Any], erasing: Erasing
+) -> list[Fact]:
+    """Return the facts of an entry as they are after the erasures that are under way."""
+    found = [Fact(name, data) for name, data in facts]
+    for tenant, erased in erasing:
+        if key[0] in kinds and tenant == tenant_of(entry.room) and erased.user.encode() in entry.body:
+            activity = kinds[key[0]].make(key[1])
+            found = [activity.without(fact, erased) for fact in found]
+    return found
+
+
+def _fold(
+    activities: RoomActivities[Any],
+    entries: Iterable[StoredEntry],
+    kinds: Mapping[str, ActivityKind],
+    erasing: Erasing,
+) -> None:
     for entry in entries:
         try:
             kind, id, facts = unpack_body(entry.body)
-            activities.fold((kind, id), [Fact(name, data) for name, data in facts], entry.at_ms)
+            activities.fold((kind, id), _facts_of(kinds, entry, (kind, id), facts, erasing), entry.at_ms)
         except (RemoteProtocolError, TypeError, ValueError):
             log.error("facts of an activity cannot be read", room=entry.room, entry=entry.seq)

@@ -16,6 +16,8 @@ def erase_in_checkpoint(store: RoomStore, room: str, erasure: Erasure, at_ms: in
     before = store.find(room)
     if before is None:
         return
+    if before.activities is not None:
+        before.activities.erase(erasure.in_activities)
     owned = [key for key in before.keys.keys if key.owner == erasure.user]
     after = before._replace(
         totals=erasure.totals(before.totals),

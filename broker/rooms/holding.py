@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from broker.core.commerce.activity import BROKER, ActivityRefusal, Requester, TellAuthor
-from broker.core.commerce.room_activities import RoomActivities
-from broker.core.moderation.review import REVIEWS_KEY, ReviewQueue
-from broker.core.moderation.review_commands import EraseAuthor, HeldAnswer, HoldMessage
+from broker.core.commerce.activity import ActivityRefusal, Requester, TellAuthor
+from broker.core.moderation.review import REVIEWS_KEY
+from broker.core.moderation.review_commands import HeldAnswer, HoldMessage
 from broker.core.rooms.effects import Hold
-from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.state import RoomState
 from broker.core.tenants.names import plain_name
 from broker.rooms.journal import RoomJournal
@@ -20,7 +18,7 @@ from protocol.activities.reviews import AtDeadline, ReviewState
 from protocol.codes import ErrorCode, LeaveReason, Outcome, Role
 from protocol.messages import AckResult, FirstResult
 
-__all__ = ["NOBODY", "HoldingRoom", "erase_held", "hold", "is_held", "tell_author"]
+__all__ = ["NOBODY", "HoldingRoom", "hold", "tell_author"]
 
 
 FULL_RETRY_MS = 10_000
@@ -64,25 +62,6 @@ def hold(room: HoldingRoom, effect: Hold[PostRef]) -> None:
     requester = Requester(plain_name(author.user_id), author.name, author.role)
     on_answer = partial(_answer, room, effect.ticket, effect.reason)
     room.command_activity(REVIEWS_KEY, command, requester, on_answer, creates=True)
-
-
-def erase_held(room: HoldingRoom, erasure: Erasure) -> bool:
-    """Keep nothing of a user in the review queue; return whether that is done. Else call again: the ledger has to
-    answer."""
-    if not is_held(room.state.activities.activities, erasure):
-        return True
-    room.command_activity(REVIEWS_KEY, EraseAuthor(erasure.user, erasure.pseudonym), BROKER, _ignore)
-    return False
-
-
-def is_held(activities: RoomActivities[Any] | None, erasure: Erasure) -> bool:
-    """Return whether the review queue of a room has anything of a user."""
-    queue: ReviewQueue[Any] | None = None if activities is None else activities.find(*REVIEWS_KEY)
-    return queue is not None and queue.names(erasure.user, erasure.pseudonym)
-
-
-def _ignore(answer: Any) -> None:
-    """Take the answer to a command that has no caller."""
 
 
 def tell_author(number: int, told: TellAuthor) -> None:

@@ -498,7 +498,9 @@ class Hub:
             steps, store = room.state.activities, self._room_store
             activities = steps.activities
             if store is not None and activities is not None and activities.has_left(key):
-                activity = await store.ledger.ask(read_activity, store.kinds, room.name, room.state.epoch, key)
+                activity = await store.ledger.ask(
+                    read_activity, store.kinds, room.name, room.state.epoch, key, store.erasing
+                )
                 if steps.activities is activities:  # the room may have crashed
                     times = Times(self.trusted.now_ms(), self.trusted.continued_ms())
                     steps.recall(activity, self._clock(), times)

@@ -63,7 +63,7 @@ from broker.rooms.attributes import attributes
 from broker.rooms.encoding import Content
 from broker.rooms.fanout import FanOut
 from broker.rooms.hints import RoomHints
-from broker.rooms.holding import NOBODY, erase_held, hold, tell_author
+from broker.rooms.holding import NOBODY, hold, tell_author
 from broker.rooms.journal import RoomJournal
 from broker.rooms.keyword_entries import KeywordEntries
 from broker.rooms.measures import RoomMeasures
@@ -385,7 +385,6 @@ class Room:
         self._perform(self.state.release(erasure.user, now, at_ms))
         effects, is_done = self.state.erase(erasure, now, self._trusted.now_ms(), at_ms)
         self._perform(effects)
-        is_done &= erase_held(self, erasure)
         self.journal.checkpoint()
         self._nudge(now)
         return is_done

@@ -46,7 +46,7 @@ from broker.ledger import (
 from broker.ledger.entries import ROOM_SAMPLED
 from broker.ledger.orders import ORDER_KIND, Order, pack_order
 from broker.ledger.records import remove_records
-from broker.rooms.activity_records import DirectSink, batch_items, read_activities, read_all_activities
+from broker.rooms.activity_records import DirectSink, Erasing, batch_items, read_activities, read_all_activities
 from broker.rooms.combo_records import combo_items
 from broker.rooms.highlight_records import highlight_items
 from broker.rooms.key_records import StoredKeys, key_items, key_removals, read_room_keys
@@ -82,6 +82,8 @@ class RoomStore:
         self.ledger = ledger
         self.directs = directs
         self.kinds = {} if kinds is None else kinds
+        self.erasing: Erasing = ()
+        """Users whose erasure has begun and is not complete in the ledger."""
         self.reports = reports
         self.key_space = KeySpace() if key_space is None else key_space
         """Space of the keys of all rooms, with a task or without."""
@@ -175,7 +177,7 @@ class RoomStore:
 
     async def read_activities(self, room: str, epoch: int) -> RoomActivities[Any]:
         """Return the activities of a stream as the ledger has them. What `Ledger.ask` raises."""
-        return await self.ledger.ask(read_activities, self.kinds, room, epoch)
+        return await self.ledger.ask(read_activities, self.kinds, room, epoch, self.erasing)
 
     def first_results(self, room: str, record: Record[Any], repeated: Repeated) -> dict[OperationKey, StoredResult]:
         """Return the first results that the ledger has for a record's keys; `KEY_REUSED` where the content differs."""
@@ -331,7 +333,7 @@ class RoomStore:
                 found[room] = found[room]._replace(keys=keys)
             else:
                 self._forget_keys(room, keys)
-        for (room, epoch), activities in (await self.ledger.ask(read_all_activities, self.kinds)).items():
+        for (room, epoch), activities in (await self.ledger.ask(read_all_activities, self.kinds, self.erasing)).items():
             if room in found and found[room].epoch == epoch:
                 found[room] = found[room]._replace(activities=activities)
                 self.note_reviews(room, activities)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import structlog
 import trio
@@ -31,6 +32,9 @@ class Revocations:
         self._ledger = ledger
         self._unix_ms = unix_ms
         self.table = RevocationTable()
+        self.refused_users: set[str] = set()
+        """Users (qualified ids) who are being erased: their tokens are refused, and calls that name them have to be
+        repeated later."""
 
     async def load(self) -> None:
         """Take over those of the last run. At the start, before connections are accepted."""
@@ -47,7 +51,18 @@ class Revocations:
 
     def is_revoked(self, tenant: str, user_id: str, issued_at_s: int, jti: str = "") -> bool:
         """Return whether a token of the user with this qualified id is revoked. ``jti``: of the token, "" = none."""
+        if self.refused_users and user_id in self.refused_users:
+            return True
         return self.table.is_revoked(tenant, plain_name(user_id), issued_at_s, jti)
+
+    @contextmanager
+    def refusing(self, user: str) -> Iterator[None]:
+        """Context in which a user (qualified id) is not to come back, whatever token it has: see `refused_users`."""
+        self.refused_users.add(user)
+        try:
+            yield
+        finally:
+            self.refused_users.discard(user)
 
     async def erase(self, tenant: str, user: str, before_ms: int) -> bool:
         """Revoke the tokens of a user (plain id) that is erased, in a form that does not name it; the record of an

@@ -12,13 +12,13 @@ import pytest
 import trio
 from hypothesis import example, given
 
-from broker.ledger import ACTIVITY_FACTS, Entry, LedgerState, Reader, RoomEnded
+from broker.ledger import ACTIVITY_FACTS, Entry, LedgerState, Reader
 from broker.ledger.erasures import user_erased_of
 from broker.ledger.orders import order_of
 from broker.ledger.replay import replay
 from broker.operations import erasures
 from broker.operations.caller import OperationError
-from protocol.codes import CloseCode, MessageType
+from protocol.codes import CloseCode, ErrorCode, MessageType
 from protocol.frames import pack_body, unpack_body
 from protocol.operations.users import ErasureState
 from tests.support.broker import raw_link, running_broker
@@ -28,6 +28,7 @@ from tests.support.erasing import (
     VICTIM,
     Step,
     Untouched,
+    amounts_of,
     erase,
     erasing_broker,
     finished,
@@ -61,7 +62,10 @@ def assert_kept(before: Untouched, after: Untouched) -> None:
     assert before.entries.items() <= after.entries.items()
     assert after.hashes[: len(before.hashes)] == before.hashes
     assert (after.directs, after.inboxes, after.keys) == (before.directs, before.inboxes, before.keys)
-    assert [row for row in before.records if row not in after.records and row[0] != "room.key"] == []
+    # A gift that waited for its combo may have raised a score since.
+    names = {row[:3] for row in after.records if row[0] == "room.score"}
+    gone = [row for row in before.records if row not in after.records and row[:3] not in names]
+    assert [row for row in gone if row[0] != "room.key"] == []
     assert [row for row in before.outbox if row not in after.outbox] == []
     assert after.gift_reports == before.gift_reports
 
@@ -77,8 +81,9 @@ def test_nothing_of_an_erased_user_is_left_and_all_of_the_others(history: Sequen
                 await populate(broker, history)
                 assert broker.ledger is not None
                 before = await broker.ledger.ask(Untouched)
-                paid = await broker.ledger.ask(money_of)
+                paid, amounts = await broker.ledger.ask(money_of), amounts_of(broker)
                 state = await erase(broker)
+                assert amounts_of(broker) == amounts
                 assert marks_in_memory(broker) == []
                 assert marks_in_files(directory) == []
                 assert_kept(before, await broker.ledger.ask(Untouched))
@@ -87,6 +92,7 @@ def test_nothing_of_an_erased_user_is_left_and_all_of_the_others(history: Sequen
             assert marks_in_files(directory) == []
             async with erasing_broker(directory) as broker:
                 assert marks_in_memory(broker) == []
+                assert amounts_of(broker) == amounts
 
     trio.run(check)
 
@@ -220,17 +226,31 @@ async def test_the_ledger_says_who_let_erase_which_pseudonym_and_when(directory:
         assert gift.payload[:2] == ("order 1", erased.pseudonym)
 
 
-async def test_activities_keep_the_id_until_their_room_has_ended(directory: Path) -> None:
-    facts = pack_body(("sales", "s1", (("claimed", (1, VICTIM, 2)), ("claimed", (2, "bob", 1)))))
+async def test_facts_of_a_kind_that_is_not_known_lose_the_id_too(directory: Path) -> None:
+    facts = pack_body(("jumps", "s1", (("claimed", (1, VICTIM, 2)), ("claimed", (2, "bob", 1)))))
     async with erasing_broker(directory) as broker:
         assert broker.ledger is not None
         now_ms = broker.clock.now_ms()
-        for room in ("runs", "over"):
-            broker.ledger.record((Entry(room, 7, None, ACTIVITY_FACTS, now_ms, facts),), lambda result: None)
-        broker.ledger.record((RoomEnded("over", 7, now_ms),), lambda result: None)
+        broker.ledger.record((Entry("runs", 7, None, ACTIVITY_FACTS, now_ms, facts),), lambda result: None)
         await erase(broker)
         entries = await broker.ledger.ask(lambda reader: [entry for entry, *_ in reader.entries()])
         (erased,) = filter(None, map(user_erased_of, entries))
-        bodies = {entry.room: unpack_body(entry.body) for entry in entries if entry.kind == ACTIVITY_FACTS}
-        claims = (("claimed", (1, erased.pseudonym, 2)), ("claimed", (2, "bob", 1)))
-        assert bodies == {"runs": unpack_body(facts), "over": ("sales", "s1", claims)}
+        (body,) = [unpack_body(entry.body) for entry in entries if entry.kind == ACTIVITY_FACTS]
+        assert body == ("jumps", "s1", (("claimed", (1, erased.pseudonym, 2)), ("claimed", (2, "bob", 1))))
+
+
+async def test_a_user_who_is_being_erased_can_do_nothing_new(directory: Path) -> None:
+    async with erasing_broker(directory) as broker:
+        await operate(broker, "rooms.open", "live-1")
+        await operate(broker, "coupons.create", "live-1", "new", 5, key="c1")
+        with broker.revocations.refusing(VICTIM):
+            for operation, request in (
+                ("coupons.issue", ("live-1", "new", VICTIM)),
+                ("users.set_tags", (VICTIM, ["gold"])),
+                ("audiences.set_tags", ("live-1", [VICTIM], None)),
+            ):
+                with pytest.raises(OperationError, match="is being erased") as refusal:
+                    await operate(broker, operation, *request, key="k1")
+                assert refusal.value.code is ErrorCode.OVERLOADED
+            await operate(broker, "coupons.issue", "live-1", "new", "bob", key="k2")
+        await operate(broker, "coupons.issue", "live-1", "new", VICTIM, key="k1")

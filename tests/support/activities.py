@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,18 @@ from broker.core.commerce.activity import (
     Activity,
     ActivityRefusal,
     ActivityReport,
-    ActivityRunner,
     Batch,
+    ErasedUser,
     Fact,
     Requester,
     RoomEvent,
     UserMessage,
 )
+from broker.core.commerce.activity_runner import ActivityRunner
 from protocol.codes import Role
 from protocol.frames import pack_body, unpack_body
 
-__all__ = ["ActivityDriver", "commerce_vectors", "platform", "viewer"]
+__all__ = ["ActivityDriver", "commerce_vectors", "platform", "strings_in", "viewer"]
 
 _VECTORS = Path(__file__).parents[1] / "core" / "commerce" / "vectors"
 
@@ -57,6 +59,8 @@ class ActivityDriver:
         self.answers: dict[int, Any] = {}
         """First answers by ticket."""
         self.asked = 0
+        self.erased = 0
+        """Users who were erased."""
         self.lost: set[int] = set()
         """Tickets of commands that a restart has cut off."""
         self.facts: list[Fact] = []
@@ -159,6 +163,21 @@ class ActivityDriver:
             self._under_way, self._before = batch, self.folded().dump()
         self.turn()
 
+    def erase(self, user: str) -> list[str]:
+        """Erase a user, as a room and the ledger do; another one has its id from then on. Return where its id is left
+        in the activity."""
+        self.erased += 1
+        erased = ErasedUser(user, f"erased-{self.erased}")
+        if not self.runner.erase(erased):
+            self.commit()
+            assert self.runner.erase(erased)
+        else:
+            before = self.activity.dump()
+            self.activity.erase(erased)
+            assert self.activity.dump() == before, "a second time changes something"
+        self.facts = [_as_stored(self.activity.without(fact, erased)) for fact in self.facts]
+        return [path for path in strings_in(self.activity, "activity") if path.endswith(f"={user}")]
+
     def end(self) -> None:
         """End the room, and commit what comes of it."""
         self.commit_all()
@@ -210,6 +229,29 @@ class ActivityDriver:
         assert isinstance(answer, ActivityRefusal), answer
         assert self.activity.dump() == before
         return answer
+
+
+def strings_in(value: Any, path: str, seen: set[int] | None = None) -> Iterator[str]:
+    """Yield every string that an object holds, behind the path to it and an equals sign."""
+    seen = set() if seen is None else seen
+    if isinstance(value, str):
+        yield f"{path}={value}"
+    elif id(value) in seen or isinstance(value, (type, bytes, int, float)):
+        return
+    elif isinstance(value, Mapping):
+        seen.add(id(value))
+        for key, each in value.items():
+            yield from strings_in(key, f"{path}.key", seen)
+            yield from strings_in(each, f"{path}[{key!r}]", seen)
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
+        seen.add(id(value))
+        for place, each in enumerate(value):
+            yield from strings_in(each, f"{path}[{place}]", seen)
+    elif type(value).__module__.startswith("broker."):
+        seen.add(id(value))
+        slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+        for name in (*getattr(value, "__dict__", ()), *slots):
+            yield from strings_in(getattr(value, name, None), f"{path}.{name}", seen)
 
 
 def _as_stored(fact: Fact) -> Fact:

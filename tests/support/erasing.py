@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,19 @@ from typing import Any
 import trio
 from hypothesis import strategies as st
 
+from broker.core.commerce.room_activities import RoomActivities
 from broker.ledger import Reader
+from broker.operations.caller import Caller, OperationError
 from broker.server import Broker
-from protocol.codes import LeaveReason, MessageType, RoomPhase
+from protocol.codes import ErrorCode, LeaveReason, MessageType, Role, RoomPhase
 from protocol.frames import pack_body
+from protocol.operations import BY_NAME
 from protocol.operations.users import ErasureState
+from tests.support.activities import strings_in
 from tests.support.broker import running_broker
 from tests.support.durable import DurableBroker
 from tests.support.operating import operate
+from tests.support.tenants import backend
 from tests.support.until import until
 from tests.support.webhooks import hook_settings
 
@@ -32,6 +38,7 @@ Step = tuple[str, str, str, int]
 KINDS = (
     "announce", "media", "custom", "gift", "order", "target", "danmaku", "preference", "tags", "ban", "key",
     "foreign_key", "direct", "pin", "pin_own", "highlight", "delete", "phase", "revoke", "keyed", "like",
+    "activities",
 )  # fmt: skip
 steps = st.tuples(st.sampled_from(KINDS), st.sampled_from([VICTIM, OTHER]), st.sampled_from(ROOMS), st.integers(0, 3))
 histories = st.lists(steps, min_size=1, max_size=12)
@@ -119,10 +126,64 @@ async def _do(broker: Broker, kind: str, user: str, room: str, number: int, uniq
             await operate(broker, "rooms.set_phase", room, int(RoomPhase.PAUSED if number % 2 else RoomPhase.LIVE))
         case "revoke":
             await operate(broker, "users.revoke", user)
+        case "activities":
+            await take_part(broker, room, user, name, unique)
         case "keyed":
             await operate(
                 broker, "messages.pin", room, f"pin {number % 2}", None, 4, [text], None, user, name, key=f"k{unique}"
             )
+
+
+async def take_part(broker: Broker, room: str, user: str, shown_name: str, id: str) -> None:
+    """Begin an activity of every kind that knows users, in which the user and another one take part."""
+
+    other = f"carl {id}"
+    number_of = {"": 0, user: 1, other: 2}
+
+    async def ask(by: str, name: str, /, *, key: bool = True, **fields: Any) -> None:
+        caller = caller_of(by, f"{number_of[by]} {id}" if key else "")
+        try:
+            await broker.operations.call(caller, BY_NAME[name], {"room": room} | fields)
+        except OperationError as error:
+            if error.code is not ErrorCode.RATE_LIMITED:
+                raise
+
+    def caller_of(by: str, key: str) -> Caller:
+        if not by:
+            return backend("", key, f"shop-{id}")
+        shown = shown_name if by == user else by
+        role = Role.HOST if by == user else Role.VIEWER
+        return Caller(by, shown, "10.0.0.1", lambda room: role, frozenset({role}), key=key, joined_at_ms=lambda room: 1)
+
+    await operate(broker, "rooms.set_phase", room, int(RoomPhase.LIVE))
+    now_ms = broker.clock.now_ms()
+    later_ms = now_ms + 3_600_000
+    sale = {"sku": "mug", "stock": 50, "price_cents": 100, "open_at_ms": now_ms, "close_at_ms": later_ms}
+    windows = {"first_window_ms": 0, "window_ms": 0}
+    await ask("", "sales.create", id=id, key=False, **sale, **windows)
+    await ask("", "packets.create", id=id, order_id=id, total_cents=1000, count=5)
+    await ask("", "coupons.create", id=id, count=5)
+    await ask("", "polls.create", id=id, key=False, title="?", options=["a", "b"])
+    await ask("", "quizzes.create", id=id, key=False, title="?", prize_cents=0)
+    asked = {"title": "?", "options": ["a", "b"], "close_at_ms": later_ms, "answer_hash": "0" * 64}
+    await ask("", "quizzes.ask", id=id, key=False, number=1, **asked)
+    await ask("", "mic.set_seats", key=False, seats=3)
+    await ask("", "products.put", key=False, id=id, version=1, title="Mug", price_cents=100, position=1)
+    await ask("", "audiences.define", key=False, tags=[{"name": "fans", "follow": True}])
+    await ask("", "audiences.set_tags", key=False, users=[user, other], tags=["fans"])
+    await ask(user, "products.explain", id=id)
+    plan = {"operation": "rooms.set_phase", "request": {"room": room, "phase": "paused"}, "at_ms": later_ms}
+    await ask(user, "schedules.create", key=False, id=id, **plan)
+    for by in (user, other):
+        await ask(by, "sales.claim", id=id)
+        await ask(by, "packets.grab", id=id)
+        await ask(by, "coupons.claim", id=id)
+        await ask(by, "polls.vote", id=id, options=[1])
+        await ask(by, "quizzes.answer", id=id, number=1, option=0)
+        await ask(by, "mic.request", key=False)
+        await ask(by, "audiences.follow", key=False, follows=True)
+        await ask(by, "audiences.share", channel="wechat")
+        await ask(by, "products.report_clicks", key=False, id=id, clicks=2, report=int(now_ms))
 
 
 async def erase(broker: Broker, user: str = VICTIM, tenant: str = "") -> Any:
@@ -161,6 +222,21 @@ def marks_in_files(directory: Path) -> list[bytes]:
     ]
 
 
+def all_activities(broker: Broker) -> Iterator[RoomActivities[Any]]:
+    """Yield the activities of every room, open or not."""
+    assert broker.room_store is not None
+    kept = [broker.room_store.find(name) for name in broker.room_store.names()]
+    found = [room.state.activities.activities for room in broker.hub]
+    for activities in (*found, *(each and each.activities for each in kept)):
+        if activities is not None:
+            yield activities
+
+
+def amounts_of(broker: Broker) -> Counter[tuple[str, str]]:
+    """Return money, units and codes of all activities by kind and state."""
+    return sum((activities.amounts() for activities in all_activities(broker)), Counter())
+
+
 def marks_in_memory(broker: Broker) -> list[bytes]:
     """Return what is left of the erased user in what rooms give to those who join or come back."""
     found = []
@@ -175,6 +251,8 @@ def marks_in_memory(broker: Broker) -> list[bytes]:
         checkpoint = broker.room_store.find(name)
         assert checkpoint is not None
         found += marks_in(pack_body((checkpoint.totals, tuple(checkpoint.events), checkpoint.keys)))
+    for each in all_activities(broker):
+        found += [text.encode() for text in strings_in(each, "activities") if marks_in(text.encode())]
     assert broker.inboxes is not None
     found += [user.encode() for user in broker.inboxes.pending_users if user == VICTIM]
     return found

@@ -18,10 +18,12 @@ from broker.core.commerce.activity import (
     Activity,
     ActivityReport,
     ActivityStep,
+    ErasedUser,
     Fact,
     Requester,
     RoomEvent,
     UserLeft,
+    move_to_pseudonym,
     refused,
 )
 from broker.core.commerce.room_rankings import INVITES, SHARES
@@ -425,6 +427,40 @@ class Audiences(Activity[T]):
             self._set.pop(user, None)
         else:
             self._set[user] = bits
+
+    def without(self, fact: Fact, erased: ErasedUser) -> Fact:
+        data = fact.data
+        match fact.name:
+            case "defined":
+                return fact
+            case "tagged":
+                return Fact(fact.name, tuple((erased.renamed(user), *bits) for user, *bits in data))
+            case "followed":
+                return Fact(fact.name, (erased.renamed(data[0]), *data[1:]))
+            case "shared":
+                return Fact(fact.name, (erased.pseudonym, "", "", data[3], None)) if data[0] == erased.user else fact
+            case "invited":
+                user, inviter, at_ms, asked, old = data
+                renamed = tuple((erased.renamed(each), times) for each, times in old)
+                return Fact(fact.name, (erased.renamed(user), erased.renamed(inviter), at_ms, asked, renamed))
+            case _:
+                return Fact(fact.name, (erased.renamed(data[0]), erased.renamed(data[1]), *data[2:]))
+
+    def erase(self, erased: ErasedUser) -> None:
+        """Give what a user has done for the room to its pseudonym; the keys of its shares go."""
+        self._share_keys.pop(erased.user, None)
+        tables: tuple[dict[str, Any], ...] = (
+            self._set, self._follows, self._shares, self._inviters, self._invites
+        )  # fmt: skip
+        for table in tables:
+            move_to_pseudonym(table, erased)
+        for user, inviter in self._inviters.items():
+            if inviter == erased.user:
+                self._inviters[user] = erased.pseudonym
+        if erased.user in self._asked:
+            self._asked = {erased.renamed(user): times for user, times in self._asked.items()}
+        if erased.user in self._pending:
+            self._pending = OrderedDict((erased.renamed(user), due_ms) for user, due_ms in self._pending.items())
 
     # ---- what is seen of it
 

@@ -15,10 +15,12 @@ from broker.core.commerce.activity import (
     ActivityRefusal,
     ActivityReport,
     ActivityStep,
+    ErasedUser,
     Fact,
     Requester,
     RoomEvent,
     UserMessage,
+    move_to_pseudonym,
     refused,
 )
 from broker.core.commerce.coupon_codes import derived_code, read_code, shown_code
@@ -378,6 +380,20 @@ class CouponPool(Activity[T]):
             self._states.pop()
         else:
             self._is_exhausted = fact.name != "exhausted"
+
+    def without(self, fact: Fact, erased: ErasedUser) -> Fact:
+        """Return a fact without a user: only that of an issued code names one."""
+        if fact.name != "issued" or fact.data[1] != erased.user:
+            return fact
+        number, _, *code = fact.data
+        return Fact(fact.name, (number, erased.pseudonym, *code))
+
+    def erase(self, erased: ErasedUser) -> None:
+        """Give the code of a user to its pseudonym."""
+        number = self._numbers.get(erased.user)
+        if number is not None:
+            self._issued[number] = self._issued[number]._replace(user=erased.pseudonym)
+            move_to_pseudonym(self._numbers, erased)
 
     def dump(self) -> tuple[Any, ...]:
         """Return the state."""

@@ -18,6 +18,7 @@ from broker.core.commerce.activity import (
     ActivityRefusal,
     ActivityReport,
     ActivityStep,
+    ErasedUser,
     Fact,
     Requester,
     RoomEvent,
@@ -410,6 +411,20 @@ class Lottery(Activity[T]):
         elif name == "voided":
             self._phase = LotteryPhase(data[0])
             self._voided = None
+
+    def without(self, fact: Fact, erased: ErasedUser) -> Fact:
+        if fact.name != "entered" or fact.data[1] != erased.user:
+            return fact
+        id, _, weight = fact.data
+        return Fact(fact.name, (id, erased.pseudonym, weight))
+
+    def erase(self, erased: ErasedUser) -> None:
+        """Give the entry of a user to its pseudonym. Its id stays, which is blind: the proof of the draw holds."""
+        if self._config is None:
+            return
+        id, _ = self._config.entry_id(erased.user)
+        if id in self._entries and self._entries.user_of(id) == erased.user:
+            self._entries.set_user(id, erased.pseudonym)
 
     def dump(self) -> tuple[Any, ...]:
         winners = self._entries.winners if self._phase is LotteryPhase.DRAWN else ()

@@ -69,6 +69,10 @@ class LotteryEntries:
         self._weight += weight - before
         self._tree = self._drawn = None
 
+    def set_user(self, id: str, user: str) -> None:
+        """Let an entry be another user's: its id, its weight and what is hashed and drawn stay."""
+        self._entries[id] = user, self._entries[id][1]
+
     def dump(self) -> tuple[tuple[str, str, int], ...]:
         """Return ids, users and weights in order."""
         return tuple((id, *self._entries[id]) for id in self._ids.all())

@@ -18,6 +18,7 @@ from broker.core.commerce.activity import (
     ActivityRefusal,
     ActivityReport,
     ActivityStep,
+    ErasedUser,
     Fact,
     Requester,
     RoomEvent,
@@ -459,6 +460,31 @@ class Mic(Activity[T]):
         for user, deadline_ms in deadlines:
             self._entries[user] = self._entries[user]._replace(deadline_ms=deadline_ms)
 
+    def without(self, fact: Fact, erased: ErasedUser) -> Fact:
+        data = fact.data
+        match fact.name:
+            case "seats_changed":
+                *seats, removed, moved = data
+                left = tuple((erased.renamed(user), *seat) for user, *seat in moved)
+                return Fact(fact.name, (*seats, _without_in(removed, erased), left))
+            case "resumed":
+                return Fact(fact.name, (data[0], tuple((erased.renamed(user), *times) for user, *times in data[1])))
+            case "ended":
+                return Fact(fact.name, (data[0], _without_in(data[1], erased)))
+            case _ if data[0] == erased.user:
+                _, before, after, *numbers = data
+                return Fact(fact.name, (erased.pseudonym, _anonymous(before), _anonymous(after), *numbers))
+        return fact
+
+    def erase(self, erased: ErasedUser) -> None:
+        """Give the entry of a user to its pseudonym; a seat becomes free as after a lost connection."""
+        entry = self._entries.get(erased.user)
+        self._absent.discard(erased.user)
+        if entry is not None:
+            self._entries = {erased.renamed(user): each for user, each in self._entries.items()}
+            self._put(erased.pseudonym, _anonymous(entry))
+            self._absent.add(erased.pseudonym)
+
     def dump(self) -> tuple[Any, ...]:
         entries = tuple((user, *self._entries[user]) for user in sorted(self._entries))
         return self._seats, entries, self._last_number, self._last_fence, tuple(self._conditions), self._ended_at
@@ -529,6 +555,18 @@ class Mic(Activity[T]):
         if fence != entry.fence:
             return _stale_refusal(entry)
         return entry
+
+
+def _anonymous(entry: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    """Return an entry without the name and the RTC token of its user."""
+    return None if entry is None else _Entry(*entry)._replace(name="", rtc_token=None)
+
+
+def _without_in(entries: Iterable[tuple[str, Any]], erased: ErasedUser) -> tuple[tuple[str, Any], ...]:
+    """Return users and entries of a fact without a user."""
+    return tuple(
+        (erased.pseudonym, _anonymous(entry)) if user == erased.user else (user, entry) for user, entry in entries
+    )
 
 
 _NOT_INVITED = ActivityRefusal(ErrorCode.NOT_INVITED, "holds no seat", "user")

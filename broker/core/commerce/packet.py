@@ -15,6 +15,7 @@ from broker.core.commerce.activity import (
     ActivityRefusal,
     ActivityReport,
     ActivityStep,
+    ErasedUser,
     Fact,
     Requester,
     RoomEvent,
@@ -264,6 +265,17 @@ class RedPacket(Activity[T]):
         self._states.pop()
         if fact.name == "created":
             self._config = None
+
+    def without(self, fact: Fact, erased: ErasedUser) -> Fact:
+        """Return a fact without a user: only that of a share names one."""
+        if fact.name != "grabbed" or fact.data[2] != erased.user:
+            return fact
+        return Fact(fact.name, (*fact.data[:2], erased.pseudonym, ""))
+
+    def erase(self, erased: ErasedUser) -> None:
+        """Give the share of a user to its pseudonym."""
+        if self._config is not None:
+            self._shares.erase(erased)
 
     def dump(self) -> tuple[Any, ...]:
         """Return the state."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from broker.core.commerce.activity import ActivityRefusal
+from broker.core.commerce.activity import ActivityRefusal, ErasedUser, move_to_pseudonym
 from protocol.activities.packets import OwnPacketShare, SplitMode
 from protocol.codes import ErrorCode
 from protocol.fields import MAX_INT
@@ -116,6 +116,13 @@ class PacketShares:
         user, _, cents = self._taken.pop()
         del self._shares[user]
         self._taken_cents -= cents
+
+    def erase(self, erased: ErasedUser) -> None:
+        """Give the share of a user to its pseudonym; the name goes."""
+        share = self._shares.get(erased.user)
+        if share is not None:
+            self._taken[share] = erased.pseudonym, "", self._taken[share][2]
+            move_to_pseudonym(self._shares, erased)
 
     def dump(self) -> tuple[Any, ...]:
         """Return who has taken what, in order."""

@@ -17,6 +17,7 @@ from broker.core.commerce.activity import (
     ActivityRefusal,
     ActivityReport,
     ActivityStep,
+    ErasedUser,
     Fact,
     Requester,
     RoomEvent,
@@ -418,6 +419,26 @@ class Poll(Activity[T]):
         else:
             self._state = PollState.OPEN if name == "closed" else PollState.SCHEDULED
             self._ended_at_ms = 0
+
+    def without(self, fact: Fact, erased: ErasedUser) -> Fact:
+        if fact.name != "voted":
+            return fact
+        votes = tuple(
+            (erased.pseudonym, vote[1], "") if vote[0] == erased.user else tuple(vote) for vote in fact.data[0]
+        )
+        return Fact(fact.name, (votes,))
+
+    def erase(self, erased: ErasedUser) -> None:
+        """Give the votes of a user to its pseudonym; the keys of its requests go."""
+        votes = self._votes.pop(erased.user, None)
+        if votes is not None:
+            self._votes[erased.pseudonym] = [vote._replace(request="") for vote in votes]
+        if self._waiting_of.pop(erased.user, 0):
+            for place, each in enumerate(self._waiting):
+                if each.user == erased.user:
+                    vote = each.vote._replace(request="")
+                    self._waiting[place] = each._replace(user=erased.pseudonym, vote=vote)
+                    self._waiting_of[erased.pseudonym] += 1
 
     def dump(self) -> tuple[Any, ...]:
         votes = tuple(sorted((user, tuple(votes)) for user, votes in self._votes.items()))

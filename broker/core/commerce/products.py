@@ -14,7 +14,17 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from broker.core.commerce.activity import Activity, ActivityRefusal, ActivityStep, Fact, Requester, RoomEvent, refused
+from broker.core.commerce.activity import (
+    Activity,
+    ActivityRefusal,
+    ActivityStep,
+    ErasedUser,
+    Fact,
+    Requester,
+    RoomEvent,
+    move_to_pseudonym,
+    refused,
+)
 from protocol.activities.products import (
     MAX_CLICKED,
     MAX_LISTED_PRODUCTS,
@@ -438,6 +448,28 @@ class ProductList(Activity[T]):
         self._replaced.append(before)
         self._listed += _is_listed(entry) - _is_listed(before)
         self._entries[id] = entry
+
+    def without(self, fact: Fact, erased: ErasedUser) -> Fact:
+        data = fact.data
+        if fact.name == "explaining" and data[2] == erased.user:
+            return Fact(fact.name, (*data[:2], erased.pseudonym, ""))
+        if fact.name == "clicked":
+            reports = tuple((erased.renamed(user), *report) for user, *report in data[1])
+            return Fact(fact.name, (data[0], reports))
+        return fact
+
+    def erase(self, erased: ErasedUser) -> None:
+        """Give what a user has explained and clicked to its pseudonym; the keys of its requests go."""
+        for place, period in enumerate(self._log):
+            if period.user == erased.user:
+                self._log[place] = period._replace(user=erased.pseudonym, request="")
+        self._requests = {key: number for key, number in self._requests.items() if key[0] != erased.user}
+        move_to_pseudonym(self._reports, erased)
+        if self._waiting_of.pop(erased.user, 0):
+            for place, click in enumerate(self._waiting):
+                if click.user == erased.user:
+                    self._waiting[place] = click._replace(user=erased.pseudonym)
+                    self._waiting_of[erased.pseudonym] += 1
 
     def dump(self) -> tuple[Any, ...]:
         return (

@@ -8,6 +8,7 @@ winner in its transaction.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from broker.core.commerce.activity import (
@@ -15,6 +16,7 @@ from broker.core.commerce.activity import (
     ActivityRefusal,
     ActivityReport,
     ActivityStep,
+    ErasedUser,
     Fact,
     Requester,
     RoomEvent,
@@ -121,9 +123,11 @@ class Quiz(Activity[T]):
         self._end: QuizEnd | None = None
         self._ended_at_ms = 0
         self._winners: tuple[str, ...] = ()
-        """Survivors of a finished quiz that has something to pay, in order of their ids."""
-        self._paid = 0
-        """Winners that are paid."""
+        """Survivors of a finished quiz that has something to pay."""
+        self._paid: set[str] = set()
+        """Winners that are paid: by who they are, as the erasure of a user changes the order of the ids."""
+        self._first_unpaid = 0
+        """No winner before this place is to be paid."""
 
     # ---- state
 
@@ -143,7 +147,7 @@ class Quiz(Activity[T]):
     @property
     def paid(self) -> tuple[str, ...]:
         """Users who are paid, in order of their ids."""
-        return self._winners[: self._paid]
+        return tuple(sorted(self._paid))
 
     @property
     def _made(self) -> CreateQuizCommand:
@@ -308,7 +312,7 @@ class Quiz(Activity[T]):
     # ---- time
 
     def next_due(self) -> int | None:
-        if self._paid < len(self._winners):
+        if len(self._paid) < len(self._winners):
             return self._ended_at_ms
         question = self._question
         return question.next_due() if question is not None and self._state is QuizState.RUNNING else None
@@ -317,7 +321,7 @@ class Quiz(Activity[T]):
         if self._state is QuizState.RUNNING:
             question = self._question
             return None if question is None else self._step_of(len(self._questions), question.due(now_ms))
-        users = self._winners[self._paid : self._paid + PAID_AT_ONCE]
+        users = self._next_unpaid()
         if not users or self._end is None:
             return None
         cents = self._end.each_cents
@@ -327,6 +331,13 @@ class Quiz(Activity[T]):
             reports=(ActivityReport("quiz.paid", QuizPaidData(self.id, cents, users)),),
         )
 
+    def _next_unpaid(self) -> tuple[str, ...]:
+        """Return the next winners to be paid."""
+        while self._first_unpaid < len(self._winners) and self._winners[self._first_unpaid] in self._paid:
+            self._first_unpaid += 1
+        left = (user for user in islice(self._winners, self._first_unpaid, None) if user not in self._paid)
+        return tuple(islice(left, PAID_AT_ONCE))
+
     def ended(self, now_ms: int) -> ActivityStep[T] | None:
         if self._state is not QuizState.RUNNING:
             return None
@@ -335,7 +346,7 @@ class Quiz(Activity[T]):
 
     @property
     def removable_at(self) -> int | None:
-        return None if self._state is QuizState.RUNNING or self._paid < len(self._winners) else self._ended_at_ms
+        return None if self._state is QuizState.RUNNING or len(self._paid) < len(self._winners) else self._ended_at_ms
 
     # ---- facts
 
@@ -344,7 +355,7 @@ class Quiz(Activity[T]):
         if name == "question":
             self._apply_to_question(*data)
         elif name == "paid":
-            self._paid += 1
+            self._paid.add(data[0])
         elif name == "created":
             self._created = CreateQuizCommand(data[0], data[1], eligibility_of_fact(data[2]))
         else:
@@ -380,17 +391,38 @@ class Quiz(Activity[T]):
             elif of_question == "revealed":
                 self._survivors = self._survivors_of(number)
         elif name == "paid":
-            self._paid -= 1
+            self._paid.remove(data[0])
+            self._first_unpaid = 0
         elif name == "created":
             self._created = None
         else:
             self._state, self._end, self._ended_at_ms, self._winners = QuizState.RUNNING, None, 0, ()
 
+    def without(self, fact: Fact, erased: ErasedUser) -> Fact:
+        name, data = fact
+        if name == "question":
+            number, *of_question = data
+            return Fact(name, (number, *self._new_question(number).without(Fact(*of_question), erased)))
+        return Fact(name, (erased.renamed(data[0]),)) if name == "paid" else fact
+
+    def erase(self, erased: ErasedUser) -> None:
+        """Give the answers and the prize of a user to its pseudonym."""
+        for question in self._questions:
+            question.erase(erased)
+        if self._survivors is not None and erased.user in self._survivors:
+            self._survivors = self._survivors - {erased.user} | {erased.pseudonym}
+        if erased.user in self._winners:
+            self._winners = tuple(map(erased.renamed, self._winners))
+        if erased.user in self._paid:
+            self._paid.remove(erased.user)
+            self._paid.add(erased.pseudonym)
+
     def dump(self) -> tuple[Any, ...]:
         survivors = None if self._survivors is None else tuple(sorted(self._survivors))
         questions = tuple(question.dump() for question in self._questions)
         return (
-            self._created, self._state, questions, survivors, self._end, self._ended_at_ms, self._winners, self._paid,
+            self._created, self._state, questions, survivors, self._end, self._ended_at_ms,
+            tuple(sorted(self._winners)), self.paid,
         )  # fmt: skip
 
     # ---- what members see

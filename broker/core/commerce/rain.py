@@ -15,9 +15,11 @@ from broker.core.commerce.activity import (
     ActivityRefusal,
     ActivityReport,
     ActivityStep,
+    ErasedUser,
     Fact,
     Requester,
     RoomEvent,
+    move_to_pseudonym,
     refused,
 )
 from broker.core.commerce.eligibility import eligibility_of_fact, ineligible
@@ -410,6 +412,19 @@ class Rain(Activity[T]):
         if drop.state is _DropState.SCHEDULED:
             self._begun -= 1
             del self._active[number]
+
+    def without(self, fact: Fact, erased: ErasedUser) -> Fact:
+        """Return a fact without a user: only that of a share names one."""
+        if fact.name != "grabbed" or fact.data[3] != erased.user:
+            return fact
+        return Fact(fact.name, (*fact.data[:3], erased.pseudonym, ""))
+
+    def erase(self, erased: ErasedUser) -> None:
+        """Give the shares of a user to its pseudonym."""
+        if erased.user in self._own:
+            for drop in self._drops:
+                drop.shares.erase(erased)
+            move_to_pseudonym(self._own, erased)
 
     def dump(self) -> tuple[Any, ...]:
         """Return the state."""

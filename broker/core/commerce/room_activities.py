@@ -11,11 +11,10 @@ from math import inf
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from broker.core.commerce.activity import (
-    MAX_BATCH_ANSWERS,
     Activity,
     ActivityRefusal,
-    ActivityRunner,
     Batch,
+    ErasedUser,
     Fact,
     Requester,
     RoomEvent,
@@ -23,6 +22,7 @@ from broker.core.commerce.activity import (
     TellAuthor,
     UserLeft,
 )
+from broker.core.commerce.activity_runner import MAX_BATCH_ANSWERS, ActivityRunner
 from protocol.codes import ErrorCode, Role
 from protocol.frames import pack_body
 from protocol.json_values import as_json
@@ -269,6 +269,20 @@ class RoomActivities(Generic[T]):
         if refusal is not None:
             return [self._answer(key, ticket, refusal)]
         return [] if runner.is_under_way else self._turn(key, runner)
+
+    def erase(self, erased: ErasedUser) -> bool:
+        """Keep nothing of a user any more; return whether that is done. Else call again: the ledger has to answer."""
+        is_done = True
+        for key, runner in list(self._runners.items()):
+            if not runner.erase(erased):
+                is_done = False
+                continue
+            if key in self._actions:
+                self._actions[key] = runner.activity.pending_actions  # they are under way already
+            self._counters.pop(key, None)
+            self._follow(key, runner)
+        self._views.clear()
+        return is_done
 
     def user_left(self, user: str, ticket: T, times: Times) -> list[ActivityEffect]:
         """The last connection of a user has left the room: activities that follow it get `UserLeft`."""

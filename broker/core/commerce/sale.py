@@ -31,7 +31,17 @@ from protocol.operations.sales import ClaimOutcome, LateConfirm, SaleEnd, SalePr
 from protocol.primitives import seed_hash
 
 from . import sale_commands as said
-from .activity import Activity, ActivityRefusal, ActivityReport, ActivityStep, Fact, Requester, RoomEvent, UserMessage
+from .activity import (
+    Activity,
+    ActivityRefusal,
+    ActivityReport,
+    ActivityStep,
+    ErasedUser,
+    Fact,
+    Requester,
+    RoomEvent,
+    UserMessage,
+)
 from .eligibility import ineligible
 from .sale_claims import MAX_CLAIMS_OF_ONE, SaleClaims
 from .sale_facts import SaleFacts
@@ -151,6 +161,14 @@ class Sale(Activity[T]):
 
     def dump(self) -> tuple[Any, ...]:
         return self._facts.dump()
+
+    def without(self, fact: Fact, erased: ErasedUser) -> Fact:
+        return self._facts.without(fact, erased)
+
+    def erase(self, erased: ErasedUser) -> None:
+        self.claims.erase(erased)
+        if self._window is not None:
+            self._window.erase(erased)
 
     # ---- commands
 

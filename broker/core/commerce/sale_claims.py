@@ -14,6 +14,8 @@ from typing import Any
 from protocol.activities.sales import ClaimState, ClaimView
 from protocol.operations.sales import ClaimAnswer
 
+from .activity import ErasedUser, move_to_pseudonym
+
 __all__ = ["MAX_CLAIMS_OF_ONE", "SaleClaims"]
 
 MAX_CLAIMS_OF_ONE = 200
@@ -262,6 +264,12 @@ class SaleClaims:
     def remove_order(self, number: int) -> None:
         """Take back `set_order`."""
         del self._by_order[self._orders.pop(number)]
+
+    def erase(self, erased: ErasedUser) -> None:
+        """Give the claims of a user to its pseudonym; the keys of its requests go."""
+        for number in self.of_user(erased.user):
+            self._users[number - 1], self._requests[number - 1] = erased.pseudonym, ""
+        move_to_pseudonym(self._last_of, erased)
 
     def dump(self) -> tuple[Any, ...]:
         """Return every claim, as plain values."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from protocol.activities.sales import ClaimState, SaleCounts, SaleState
 
-from .activity import Fact
+from .activity import ErasedUser, Fact
 from .sale_claims import SaleClaims
 from .sale_commands import SaleConfig, config_of_fact
 
@@ -148,6 +148,17 @@ class SaleFacts:
         else:
             self.state = SaleState(data[1])
             self.ended_at_ms = None
+
+    @staticmethod
+    def without(fact: Fact, erased: ErasedUser) -> Fact:
+        """Return a fact without a user: only that of new claims names users."""
+        if fact.name != "claims_taken":
+            return fact
+        *terms, taken = fact.data
+        claims = tuple(
+            (erased.pseudonym, "", *claim[2:]) if claim[0] == erased.user else tuple(claim) for claim in taken
+        )
+        return Fact(fact.name, (*terms, claims))
 
     def dump(self) -> tuple[Any, ...]:
         """Return the state as plain values."""

@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 
 from protocol.primitives import label, mac, pack_text, pack_u64
 
+from .activity import ErasedUser, move_to_pseudonym
+
 __all__ = ["MAX_PENDING", "MAX_TICKETS", "PendingClaim", "SaleWindow", "tie_of"]
 
 T = TypeVar("T")
@@ -96,6 +98,12 @@ class SaleWindow(Generic[T]):
         self._parts[pending.tie[0]].append(pending)
         self._by_user.setdefault(pending.user, []).append(pending)
         self.count += 1
+
+    def erase(self, erased: ErasedUser) -> None:
+        """Give the claims of a user to its pseudonym; their places in the order stay."""
+        for pending in self._by_user.get(erased.user, ()):
+            pending.user, pending.request = erased.pseudonym, ""
+        move_to_pseudonym(self._by_user, erased)
 
     def take(self, limit: int) -> list[PendingClaim[T]]:
         """Remove and return the next claims in order, at most ``limit``. None may be added until all are taken."""

@@ -15,22 +15,30 @@ from broker.core.commerce.activity import (
     ActivityRefusal,
     ActivityReport,
     ActivityStep,
+    ErasedUser,
     Fact,
     Requester,
     RoomEvent,
     refused,
 )
+from broker.core.users.named import renamed_users
 from protocol.activities.schedules import JobChanged, JobFiredData, JobMissedData, JobState, JobView, LatePolicy
 from protocol.codes import ErrorCode
 from protocol.frames import pack_body
+from protocol.operations import BY_NAME
 
-__all__ = ["MAX_AHEAD_MS", "MAX_JOB_BYTES", "CancelJob", "ChangeJob", "CreateJob", "Job", "JobRan", "JobRun"]
+__all__ = [
+    "ERASED_CREATOR", "MAX_AHEAD_MS", "MAX_JOB_BYTES", "USER_CREATOR", "CancelJob", "ChangeJob", "CreateJob", "Job",
+    "JobRan", "JobRun",
+]  # fmt: skip
 
 T = TypeVar("T")
 
 MAX_AHEAD_MS = 30 * 24 * 3_600_000
 MAX_JOB_BYTES = 4096
 """Of the packed request of one operation."""
+USER_CREATOR, ERASED_CREATOR = "user", "erased"
+"""First values of a ``creator`` that is a user, whose id is the third one, and that was one."""
 
 
 class CreateJob(NamedTuple):
@@ -230,6 +238,20 @@ class Job(Activity[T]):
             case _:
                 self._state, self._ended_at = JobState.PENDING, None
 
+    def without(self, fact: Fact, erased: ErasedUser) -> Fact:
+        if fact.name != "created":
+            return fact
+        *plan, at_ms = fact.data
+        return Fact(fact.name, (*_without(_Plan(*plan), erased), at_ms))
+
+    def erase(self, erased: ErasedUser) -> None:
+        """Let the job of a user have no creator: it has no rights when it runs; its operation does not name the user.
+
+        A job that names the user and is another's runs for the pseudonym.
+        """
+        if self._plan is not None:
+            self._plan = _without(self._plan, erased)
+
     def dump(self) -> tuple[Any, ...]:
         return self._plan, self._created_for_ms, self._at_ms, self._version, self._state, self._ended_at, self._ran
 
@@ -266,6 +288,19 @@ def _refusal_of_time(at_ms: int, now_ms: int) -> ActivityRefusal | None:
     if now_ms <= at_ms <= now_ms + MAX_AHEAD_MS:
         return None
     return ActivityRefusal(ErrorCode.BAD_FIELD, f"must be within {MAX_AHEAD_MS} ms from now", "at_ms")
+
+
+def _without(plan: _Plan, erased: ErasedUser) -> _Plan:
+    """Return a plan without a user."""
+    row = BY_NAME.get(plan.operation)
+    creator = (ERASED_CREATOR,) if _is_user(plan.creator, erased) else plan.creator
+    request = plan.request if row is None else renamed_users(row.request, plan.request, erased.renamed)
+    return plan._replace(creator=creator, request=_frozen(request))
+
+
+def _is_user(creator: tuple[Any, ...], erased: ErasedUser) -> bool:
+    """Return whether a creator is a user by kind, tenant and id."""
+    return len(creator) > 2 and creator[0] == USER_CREATOR and creator[2] == erased.user
 
 
 def _frozen(value: Any) -> Any:

@@ -10,7 +10,7 @@ nothing is ever shown twice, and a kill costs at most the danmaku of one tick.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush, merge
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -18,6 +18,7 @@ from broker.core.commerce.activity import (
     Activity,
     ActivityReport,
     ActivityStep,
+    ErasedUser,
     Fact,
     ReleasedPost,
     Requester,
@@ -30,7 +31,6 @@ from broker.core.moderation.review_commands import (
     DEFAULT_LIMITS,
     ClaimItems,
     DecideItems,
-    EraseAuthor,
     HeldAnswer,
     HoldMessage,
     PutReport,
@@ -43,6 +43,7 @@ from broker.core.moderation.review_table import (
     held_message,
     reported_data,
     reported_key,
+    without_user,
 )
 from protocol.activities.reviews import (
     MAX_FINDINGS,
@@ -55,7 +56,7 @@ from protocol.activities.reviews import (
     ReviewState,
     UserReport,
 )
-from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, Role
+from protocol.codes import ErrorCode, Lane, Role
 from protocol.operations.reviews import ClaimedItems, DecidedItem, DecidedItems, ReportedMessage, ReviewItem, Verdict
 
 __all__ = [
@@ -157,10 +158,6 @@ class ReviewQueue(Activity[T], Generic[T]):
         named = {held.user for id in decision.ids if (held := self._open(id)) is not None and held.user}
         return named if decision.user is None else named | {decision.user}
 
-    def names(self, user: str, pseudonym: str) -> bool:
-        """Return whether a user is in it, or a message that a pseudonym has written: of an erasure that was cut off."""
-        return any(each.names(user) or each.user == pseudonym for each in self._all())
-
     def reported_events(self, decision: DecideItems) -> tuple[int, ...]:
         """Return the offsets of the reported messages that a decision is about."""
         named = (self._reported.items.get(id) for id in self._named(decision))
@@ -178,16 +175,7 @@ class ReviewQueue(Activity[T], Generic[T]):
                 return self._claim(command, requester, now_ms)
             case DecideItems():
                 return self._decide(command, requester, now_ms)
-            case EraseAuthor():
-                is_known = self.names(command.user, command.pseudonym)
-                facts = (Fact("erased", tuple(command)),) if is_known else ()
-                return ActivityStep(facts, is_known)
         raise TypeError(command)
-
-    def _all(self) -> Iterator[HeldMessage]:
-        yield from self._held.items.values()
-        yield from self._reported.items.values()
-        yield from self._done.items.values()
 
     def _hold(self, command: HoldMessage, requester: Requester, now_ms: int) -> ActivityStep[T]:
         for table in (self._held, self._done):
@@ -386,8 +374,6 @@ class ReviewQueue(Activity[T], Generic[T]):
         return self._decided((held,), held.at_due == AtDeadline.APPROVE, "", "nobody has reviewed it in time", now_ms)
 
     def _release(self, held: HeldMessage, now_ms: int) -> ActivityStep[T]:
-        if held.payload is None and held.type < CUSTOM_TYPE_MIN:
-            return ActivityStep((Fact("released", (held.id, now_ms)),))  # its author is being erased
         post = ReleasedPost(held.user, held.name, Role(held.role), held.type, Lane(held.lane), held.payload)
         told = self._told(held, is_shown=True)
         fact = Fact("released", (held.id, now_ms))
@@ -424,29 +410,32 @@ class ReviewQueue(Activity[T], Generic[T]):
                 self._put(self._held, held_message(data[0], data[1]))
             case "claimed":
                 self._fence = data[0]
-                for id in data[3]:
-                    table = self._table_of(id)
-                    self._put(table, table.items[id].claimed(data[1], data[0], data[2]))
+                for table, item in self._known(*data[3]):
+                    self._put(table, item.claimed(data[1], data[0], data[2]))
             case "extended":
-                for id in data[1]:
-                    self._put(self._held, self._held.items[id]._replace(due_at_ms=data[0]))
+                for table, item in self._known(*data[1]):
+                    self._put(table, item._replace(due_at_ms=data[0]))
+            case "gone":
+                self._last_id = data[0]
             case "reported":
                 self._last_id = data[0]
                 self._put(self._reported, held_message(data[0], data[1]))
             case "seconded":
-                self._put(self._reported, self._reported.items[data[0]].seconded(data[1]))
+                for table, item in self._known(data[0]):
+                    self._put(table, item.seconded(data[1]))
             case "approved" if data[0] in self._reported.items:
                 self._finish(self._reported.items[data[0]].decided(_APPROVED, *data[1:]))
             case "approved":
-                self._put(self._held, self._held.items[data[0]].decided(_APPROVED, *data[1:]))
+                for table, item in self._known(data[0]):
+                    self._put(table, item.decided(_APPROVED, *data[1:]))
             case "rejected":
-                self._finish(self._table_of(data[0]).items[data[0]].decided(_REJECTED, *data[1:]))
-            case "released":
+                for _, item in self._known(data[0]):
+                    self._finish(item.decided(_REJECTED, *data[1:]))
+            case _:
                 self._released_at = (*self._released_at, data[1])[-RELEASES_PER_S:]
                 self._has_released = True
-                self._finish(self._held.items[data[0]]._replace(state=_SHOWN))
-            case _:
-                self._erase(*data)
+                for _, item in self._known(data[0]):
+                    self._finish(item._replace(state=_SHOWN))
 
     def undo(self, fact: Fact) -> None:
         numbers, places = self._changes.pop()
@@ -456,6 +445,11 @@ class ReviewQueue(Activity[T], Generic[T]):
             if table is self._held and before is not None:
                 self._note_due(before)
         self._facts, self._last_id, self._fence, self._released_at = numbers
+
+    def _known(self, *ids: int) -> list[tuple[ReviewTable, HeldMessage]]:
+        """Return the messages of a fact: those of users who were erased since are not there any more."""
+        tables = ((self._table_of(id), id) for id in ids)
+        return [(table, table.items[id]) for table, id in tables if id in table.items]
 
     def _put(self, table: ReviewTable, item: HeldMessage) -> None:
         self._changes[-1].places.append((table, item.id, table.put(item.id, item)))
@@ -476,14 +470,28 @@ class ReviewQueue(Activity[T], Generic[T]):
         while len(self._done.items) > MAX_DONE or self._done.nbytes > MAX_DONE_BYTES:
             self._remove(self._done, next(iter(self._done.items)))
 
-    def _erase(self, user: str, pseudonym: str) -> None:
-        """Remove the messages of a user; ``user`` is the pseudonym where the fact itself is redacted already."""
+    def without(self, fact: Fact, erased: ErasedUser) -> Fact:
+        name, data = fact
+        match name:
+            case "held" | "reported" if data[1]["user"] == erased.user:
+                return Fact("gone", data[:1])
+            case "reported" | "seconded":
+                return Fact(name, (data[0], without_user(data[1], *erased)))
+            case "claimed":
+                return Fact(name, (data[0], erased.renamed(data[1]), *data[2:]))
+            case "approved" | "rejected" if data[1] == erased.user:
+                return Fact(name, (data[0], erased.pseudonym, "", data[3]))
+        return fact
+
+    def erase(self, erased: ErasedUser) -> None:
+        """Remove the messages of a user; what it has claimed, decided and reported is its pseudonym's."""
         for table in (self._held, self._reported, self._done):
             for item in list(table.items.values()):
-                if item.user in (user, pseudonym):
-                    self._remove(table, item.id)
-                elif item.names(user):
-                    self._put(table, item.without(user, pseudonym))
+                if item.user == erased.user:
+                    table.put(item.id, None)
+                    self._addresses.pop(item.id, None)
+                elif item.names(erased.user):
+                    table.put(item.id, item.without(*erased))
 
     def dump(self) -> tuple[Any, ...]:
         return (

@@ -12,7 +12,6 @@ __all__ = [
     "DEFAULT_LIMITS",
     "ClaimItems",
     "DecideItems",
-    "EraseAuthor",
     "HeldAnswer",
     "HoldMessage",
     "PutReport",
@@ -75,13 +74,6 @@ class DecideItems(NamedTuple):
     reason: str = ""
     user: str | None = None
     fence: int | None = None
-
-
-class EraseAuthor(NamedTuple):
-    """Keep nothing of a user any more. Its answer is whether there was anything."""
-
-    user: str
-    pseudonym: str
 
 
 class PutReport(NamedTuple):

@@ -11,7 +11,7 @@ from protocol.codes import Role
 from protocol.frames import pack_body
 from protocol.operations.reviews import ReviewItem
 
-__all__ = ["HeldMessage", "ReviewTable", "bytes_of", "held_message", "reported_data", "reported_key"]
+__all__ = ["HeldMessage", "ReviewTable", "bytes_of", "held_message", "reported_data", "reported_key", "without_user"]
 
 ITEM_BYTES = 256
 """What a message counts besides its content."""
@@ -64,6 +64,7 @@ class HeldMessage(NamedTuple):
         """Return the message of another one, without a user."""
         return self._replace(
             by=pseudonym if self.by == user else self.by,
+            decision="" if self.by == user else self.decision,
             claimed_by=pseudonym if self.claimed_by == user else self.claimed_by,
             reports=tuple((pseudonym, "", each[2]) if each[0] == user else each for each in self.reports),
             context=tuple((each[0], pseudonym, "", each[3], "") if each[1] == user else each for each in self.context),
@@ -159,7 +160,23 @@ def held_message(id: int, data: Any) -> HeldMessage:
         fields["context"] = tuple(
             (each["at_ms"], each["user"], each["name"], each["type"], each["text"]) for each in fields["context"]
         )
-    return HeldMessage(id=id, nbytes=bytes_of(data), **fields)
+    fields.setdefault("nbytes", bytes_of(data))
+    return HeldMessage(id=id, **fields)
+
+
+def without_user(data: Mapping[str, Any], user: str, pseudonym: str) -> dict[str, Any]:
+    """Return the fact of a report (Any: plain values) without a user who is not its author; it counts as before."""
+    if "reports" not in data:
+        return {**data, "user": pseudonym, "reason": ""} if data["user"] == user else dict(data)
+    of_user = {"user": pseudonym, "name": "", "text": "", "reason": ""}
+    lists = {
+        field: tuple(
+            {name: of_user.get(name, value) for name, value in each.items()} if each["user"] == user else each
+            for each in data[field]
+        )
+        for field in ("reports", "context")
+    }
+    return {"nbytes": bytes_of(data), **data, **lists}
 
 
 def _report_of(report: Mapping[str, Any]) -> tuple[str, str, int]:

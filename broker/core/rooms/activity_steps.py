@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Any, Generic, TypeVar
 
-from broker.core.commerce.activity import BROKER, Activity, ActivityRefusal, Requester
+from broker.core.commerce.activity import BROKER, Activity, ActivityRefusal, ErasedUser, Requester
 from broker.core.commerce.audiences import Audiences, ranked_by
 from broker.core.commerce.pk import PK_KEY, PK_SHOWN_KEY
 from broker.core.commerce.pk_half import OtherScored
@@ -163,6 +163,14 @@ class ActivitySteps(Generic[T]):
             return []
         effects = self._resume(self.activities, now, times)
         return effects + self._out(self.activities.user_left(user, ticket, times), now)
+
+    def erase(self, erased: ErasedUser, now: float) -> bool:
+        """Keep nothing of a user any more, see `RoomActivities.erase`."""
+        if self.activities is None:
+            return True
+        is_done = self.activities.erase(erased)
+        self._out((), now)
+        return is_done
 
     def gave(self, paid: GiftPayload | HighlightPayload, at_ms: int, offset: int, now: float) -> list[Effect[T]]:
         """A paid event is in the stream: it may count for a PK."""

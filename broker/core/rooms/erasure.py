@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from broker.core.commerce.activity import ErasedUser
 from broker.core.commerce.gifts import GiftCombo
 from broker.core.commerce.highlights import HeldHighlight
 from broker.core.rooms.deletions import redacted
@@ -63,6 +64,11 @@ class Erasure:
             qualify(tenant, account(user)): qualify(tenant, account(pseudonym)),
         }
         self._in_rooms = {user: pseudonym, **self._outside}
+
+    @property
+    def in_activities(self) -> ErasedUser:
+        """The user as activities of a room of its tenant know it."""
+        return ErasedUser(self.user, self.pseudonym)
 
     @property
     def qualified(self) -> str:

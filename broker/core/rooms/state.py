@@ -400,7 +400,8 @@ class RoomState(Generic[T]):
     # ---- erasure
 
     def erase(self, erasure: Erasure, now: float, now_ms: int, at_ms: int) -> tuple[Sequence[Effect[T]], bool]:
-        """Keep nothing of a user any more; return also whether that is done. Else keys of the user are being deleted.
+        """Keep nothing of a user any more; return also whether that is done. Else the ledger has to answer: keys of the
+        user are being deleted, or an activity waits for a batch.
 
         What waits is not covered: see `release`. ``now_ms``: trusted Unix milliseconds.
         """
@@ -408,7 +409,9 @@ class RoomState(Generic[T]):
         self.highlights.replace(erasure.highlight)
         self._presence.erase(erasure.user, erasure.pseudonym)
         self.rankings.rename(erasure.user, erasure.pseudonym)
-        return self.key_changes.delete_owned(erasure.user, now, now_ms, at_ms)
+        is_erased = self.activities.erase(erasure.in_activities, now)
+        effects, are_deleted = self.key_changes.delete_owned(erasure.user, now, now_ms, at_ms)
+        return effects, is_erased and are_deleted
 
     def release(self, user: str, now: float, at_ms: int) -> list[Effect[T]]:
         """Let out what waits of a user: its combos end, and there is a tick if any danmaku wait for one."""

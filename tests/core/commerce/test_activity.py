@@ -6,7 +6,7 @@ import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.strategies import integers, sampled_from
 
-from broker.core.commerce.activity import (
+from broker.core.commerce.activity_runner import (
     FIRST_RETRY_MS,
     MAX_BATCH_ANSWERS,
     MAX_BATCH_FACTS,

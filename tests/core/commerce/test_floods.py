@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from broker.core.commerce.activity import MAX_WAITING, MAX_WAITING_OF_ONE, ActivityRefusal, Requester
+from broker.core.commerce.activity import ActivityRefusal, Requester
+from broker.core.commerce.activity_runner import MAX_WAITING, MAX_WAITING_OF_ONE
 from broker.core.commerce.kinds import activity_kinds
 from broker.core.commerce.lottery import EnterCommand, Lottery
 from broker.core.commerce.lottery_config import NewLottery

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from broker.core.commerce.activity import MAX_BATCH_FACTS, ActivityRefusal
+from broker.core.commerce.activity import ActivityRefusal
+from broker.core.commerce.activity_runner import MAX_BATCH_FACTS
 from broker.core.commerce.sale import MAX_RESTOCKS, Sale
 from broker.core.commerce.sale_claims import MAX_CLAIMS_OF_ONE, SaleClaims
 from broker.core.commerce.sale_commands import (

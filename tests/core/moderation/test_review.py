@@ -18,7 +18,6 @@ from broker.core.moderation.review import (
 from broker.core.moderation.review_commands import (
     ClaimItems,
     DecideItems,
-    EraseAuthor,
     HeldAnswer,
     HoldMessage,
     PutReport,
@@ -274,10 +273,9 @@ def test_an_erased_user_is_in_no_message_and_in_no_decision() -> None:
     driver.ask(ClaimItems((4,), 1, 60_000), viewer("bob", Role.MODERATOR))
     driver.decide(1, verdict=REJECT)
     driver.decide(2, verdict=REJECT, by=viewer("bob", Role.MODERATOR))
-    assert driver.ask(EraseAuthor("bob", "erased-1"), platform) is True
+    assert driver.erase("bob") == []
     assert driver.states() == {2: ReviewState.REJECTED, 4: ReviewState.CLAIMED}
     assert "bob" not in repr(driver.activity.dump())
-    assert driver.ask(EraseAuthor("bob", "erased-1"), platform) is False
     driver.check()
 
 
@@ -337,7 +335,7 @@ def test_an_erased_user_is_in_no_report_and_in_nothing_that_was_said_around_one(
     driver.ask(report("ann", context=near), viewer("eve"))
     driver.ask(report("ann", context=near), viewer("bob"))
     driver.ask(report("bob"), viewer("eve"))
-    driver.ask(EraseAuthor("bob", "erased-1"), platform)
+    assert driver.erase("bob") == []
     (item,) = driver.activity.items("r", None, 0, 9, driver.now_ms)
     assert [(each.user, each.reason) for each in item.reports] == [("eve", "rude"), ("erased-1", "")]
     assert item.context == (ContextMessage(START, "erased-1", "", 1, ""),)
@@ -352,6 +350,7 @@ class Interleaved(RuleBasedStateMachine):
     def begin(self) -> None:
         self.driver = Reviewed()
         self.number = 0
+        self.texts: dict[int, str] = {}
 
     @rule(user=sampled_from(("bob", "ann", "eve")), is_event=booleans(), due=sampled_from(AtDeadline))
     def hold(self, user: str, is_event: bool, due: AtDeadline) -> None:
@@ -393,19 +392,20 @@ class Interleaved(RuleBasedStateMachine):
 
     @rule(user=sampled_from(("bob", "ann")))
     def user_is_erased(self, user: str) -> None:
-        self.driver.send(EraseAuthor(user, f"erased-{user}"), platform)
+        self.driver.commit_all()
+        self.shown_in_order_once_and_only_if_approved()
+        assert self.driver.erase(user) == []
 
     @invariant()
     def shown_in_order_once_and_only_if_approved(self) -> None:
         driver = self.driver
         driver.check()
-        held = {fact.data[0] for fact in driver.facts if fact.name == "held"}
         facts: dict[str, list[int]] = {"approved": [], "rejected": [], "released": []}
-        texts: dict[int, str] = {}
+        texts = self.texts
         for fact in driver.facts:
             if fact.name == "held":
                 texts[fact.data[0]] = fact.data[1]["payload"][0]
-            elif fact.name in facts and fact.data[0] in held:
+            elif fact.name in facts and fact.data[0] in texts:
                 facts[fact.name].append(fact.data[0])
         released = facts["released"]
         assert released == sorted(set(released)), "shown twice, or out of order"
