@@ -41,6 +41,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "key": LazyCommand("broker.cli.key:key", "Make keys for the control API."),
     "ledger": LazyCommand("broker.cli.ledger:ledger", "Verify, export, replay or copy the ledger."),
     "report": LazyCommand("broker.cli.report:report", "Report of a show: JSON, and a page for the browser."),
+    "export": LazyCommand("broker.cli.export:export", "What happened in a room as NDJSON, resumable."),
     "replay": LazyCommand("broker.cli.replay:replay", "State of a room at any moment of its past."),
     "lottery": LazyCommand("broker.cli.lottery:lottery", "Verify the proof of a lottery."),
     "check-config": LazyCommand("broker.cli.config:check_config", "Report every error in a configuration file."),

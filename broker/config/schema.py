@@ -108,7 +108,8 @@ RELOADABLE = frozenset(
         "room.app_posts_per_s", "room.app_posts_burst", "room.likes_per_s", "room.highlight_tiers",
         "moderation.exempt_roles", "moderation.detectors", "moderation.lists", "moderation.raid_joins",
         "moderation.raid_repeats", "moderation.raid_slow_s", "moderation.raid_s",
-        "moderation.hints", "moderation.bot_user", "moderation.bot_name",
+        "moderation.hints", "moderation.bot_user", "moderation.bot_name", "ledger.export_names",
+        "ledger.export_texts",
     }
 )  # fmt: skip
 """Settings that take effect on SIGHUP; the others need a restart."""

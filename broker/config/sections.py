@@ -326,6 +326,10 @@ class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     key_file: Annotated[str, Meta(min_length=1)] | None = None
     """File of keys that encrypt the bodies of all messages and facts at rest (roomcast ledger rotate-key makes one);
     not set = they are not encrypted. Without its keys a ledger cannot be read: keep a copy of the file elsewhere."""
+    export_names: bool = False
+    """Whether rooms.export has names of users. It always has their ids."""
+    export_texts: bool = False
+    """Whether rooms.export has texts: announcements, captions, titles, values of keys."""
     retention_days: Annotated[float, Meta(ge=0.01, le=36_500)] = 30.0
     """How long entries and idempotency keys are kept; the oldest go first, what remains can still be verified."""
     max_bytes: Annotated[int, Meta(ge=0, le=1024**5)] = 0

@@ -1,10 +1,12 @@
-"""Handlers of the operations on what the ledger holds of a show.
+"""Handlers of the operations on what the ledger holds of a show: its report and its export.
 
 A report is folded from all entries of a room's stream, a page at a time: between two pages the ledger answers what
 others ask, and the event loop has as much time as the page took.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import trio
 
@@ -15,12 +17,15 @@ from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import ask, later, required
 from broker.operations.parts import Handler, Parts
 from broker.operations.rooms import plain_value
+from broker.rooms.room_export import EXPORT_SCHEMA, EXPORT_VERSION, ExportFields, export_line
 from broker.rooms.show_reports import take_entries
 from protocol.codes import ErrorCode, RoomPhase
-from protocol.operations.reports import ReportRoom, RoomReport
+from protocol.operations.reports import ExportRoom, ReportRoom, RoomExport, RoomReport
 
 __all__ = ["HANDLERS"]
 
+EXPORT_BYTES = 160 * 1024
+"""Bodies of the entries on one page of an export; one may be above it."""
 FLUSH_S = 1.0
 """How long a report waits until the ledger has written what came before it; a commit takes some milliseconds."""
 
@@ -56,4 +61,34 @@ def _fold_page(reader: Reader, fold: ShowFold, stream: FoundStream, after: int) 
     return after_page
 
 
-HANDLERS: dict[str, Handler] = {"rooms.report": _report}
+async def _export(parts: Parts, caller: Caller, request: ExportRoom) -> RoomExport:
+    ledger = required(parts.ledger)
+    settings = parts.control.settings()
+    fields = ExportFields(settings["ledger.export_names"], settings["ledger.export_texts"])
+    found = await ask(ledger, _read_lines, request, fields)
+    if found is None:
+        raise OperationError(ErrorCode.UNKNOWN_ROOM, "is not in the ledger", "room")
+    return found
+
+
+def _read_lines(reader: Reader, request: ExportRoom, fields: ExportFields) -> RoomExport | None:
+    """Return a page of an export. Runs in the ledger's reading thread."""
+    with reader.snapshot():
+        stream = find_stream(reader, request.room, request.epoch)
+        if stream is None:
+            return None
+        entries, following = entries_page(reader, stream, request.after, request.limit)
+    items: list[Any] = []
+    last = max(request.after, stream.last if following is None else following)
+    is_cut, nbytes = False, 0
+    for entry in entries:
+        nbytes += len(entry.body)
+        if items and nbytes > EXPORT_BYTES:
+            is_cut, last = True, items[-1]["seq"]
+            break
+        items.append(plain_value(export_line(entry, fields)))
+    more = is_cut or following is not None
+    return RoomExport(EXPORT_SCHEMA, EXPORT_VERSION, stream.epoch, tuple(items), last, more)
+
+
+HANDLERS: dict[str, Handler] = {"rooms.report": _report, "rooms.export": _export}

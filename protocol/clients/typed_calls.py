@@ -179,7 +179,7 @@ from ..operations.quizzes import (
     SurvivorPage,
 )
 from ..operations.rankings import GetRanking, RankingPage, RefundedGift, RefundGift
-from ..operations.reports import ReportRoom, RoomReport
+from ..operations.reports import ExportRoom, ReportRoom, RoomExport, RoomReport
 from ..operations.reviews import (
     ClaimedItems,
     ClaimReview,
@@ -736,6 +736,9 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["rooms.report"] | ReportRoom, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RoomReport: ...
+    @overload
+    async def __call__(self, operation: Literal["rooms.export"] | ExportRoom, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RoomExport: ...
     @overload
     async def __call__(self, operation: Literal["moderation.put_hint"] | PutHint, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> HintRule: ...

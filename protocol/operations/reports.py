@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..codes import ErrorCode
-from ..fields import any_value, integer, optional, record, room_name
-from .rows import NEEDS_LEDGER, PLATFORM, OperationRow, RateLimit, Scope, row
+from ..fields import any_value, array_of, boolean, integer, optional, record, room_name, text
+from .rows import MAX_PAGE, NEEDS_LEDGER, PLATFORM, OperationRow, RateLimit, Scope, page_size, row
 
-__all__ = ["ROWS", "ReportRoom", "RoomReport"]
+__all__ = ["ROWS", "ExportRoom", "ReportRoom", "RoomExport", "RoomReport"]
 
 _count = integer(0)
 
@@ -29,7 +29,37 @@ class RoomReport(NamedTuple):
     report: Any
 
 
+class ExportRoom(NamedTuple):
+    """Ask for what the ledger holds of a room, oldest first. ``epoch``: of its stream, null = the last one; ``after``:
+    ``last`` of the page before, 0 = from the beginning."""
+
+    room: str
+    epoch: int | None = None
+    after: int = 0
+    limit: int = 500
+
+
+class RoomExport(NamedTuple):
+    """A page of an export; it may be empty before the end.
+
+    ``schema`` and ``version``: what the ``lines`` are, objects; ``last``: ``after`` of the next page; ``more``: whether
+    there is one now. What follows later is found with ``last`` too.
+    """
+
+    schema: str
+    version: int
+    epoch: int
+    lines: tuple[Any, ...]
+    last: int
+    more: bool
+
+
 _report = record(RoomReport, (room_name, _count, any_value))
+_export = record(RoomExport, (text(1, 32), _count, _count, array_of(any_value, MAX_PAGE), _count, boolean))
+_EXPORTED = {
+    "version": 1, "seq": 4711, "room": "live-1", "epoch": 7, "at_ms": 1_790_000_000_000, "what": "event", "offset": 42,
+    "lane": "paid", "type": "gift", "user": "shop", "payload": {"order_id": "order-1", "user_id": "ann", "cents": 300},
+}  # fmt: skip
 
 ROWS: tuple[OperationRow, ...] = (
     row(
@@ -41,5 +71,12 @@ ROWS: tuple[OperationRow, ...] = (
             ReportRoom("live-1"),
             RoomReport("live-1", 7, {"schema": "roomcast.report", "version": 1, "audience": {"peak": 5210}}),
         ),
+    ),
+    row(
+        561, "rooms.export", ExportRoom, (room_name, optional(_count), _count, page_size), RoomExport, _export,
+        "Return what the ledger holds of a room, in pages, without names and texts unless these are configured.",
+        scope=Scope.ROOMS_READ, roles=PLATFORM, rate=RateLimit(20, 40), at_once=2, changes=False,
+        errors=(*NEEDS_LEDGER, ErrorCode.UNKNOWN_ROOM),
+        example=(ExportRoom("live-1"), RoomExport("roomcast.export", 1, 7, (_EXPORTED,), 4711, more=False)),
     ),
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...codes import Role, RoomPhase
-from ...operations.reports import ReportRoom, RoomReport
+from ...operations.reports import ExportRoom, ReportRoom, RoomExport, RoomReport
 from ...operations.rooms import (
     CloseRoom,
     GetRoom,
@@ -122,6 +122,13 @@ class RoomsCalls:
         result: RoomReport = self._call("rooms.report", ReportRoom(room, epoch), None)
         return result
 
+    def export(self, *, room: str, epoch: int | None = None, after: int = 0, limit: int = 500) -> RoomExport:
+        """Return what the ledger holds of a room, in pages, without names and texts unless these are configured.
+        Scope: rooms:read.
+        """
+        result: RoomExport = self._call("rooms.export", ExportRoom(room, epoch, after, limit), None)
+        return result
+
 
 class AsyncRoomsCalls:
     """Operations on rooms."""
@@ -215,4 +222,11 @@ class AsyncRoomsCalls:
         did. Scope: rooms:read.
         """
         result: RoomReport = await self._call("rooms.report", ReportRoom(room, epoch), None)
+        return result
+
+    async def export(self, *, room: str, epoch: int | None = None, after: int = 0, limit: int = 500) -> RoomExport:
+        """Return what the ledger holds of a room, in pages, without names and texts unless these are configured.
+        Scope: rooms:read.
+        """
+        result: RoomExport = await self._call("rooms.export", ExportRoom(room, epoch, after, limit), None)
         return result
