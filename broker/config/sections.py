@@ -382,3 +382,5 @@ class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Least severe line that is written; nothing is logged per message at any level."""
     format: Literal["json", "text"] = "json"
     """json for machines, text for people."""
+    redact: bool = True
+    """Leave out what people have written, names and tokens; ids of users are hashed, tracebacks quote no values."""

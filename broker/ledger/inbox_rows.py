@@ -121,7 +121,7 @@ class InboxRows:
             if row is None:
                 return None
             if row[3] != inbox_checksum(user, *row[:3]):
-                raise LedgerDamaged(f"the inbox of {user} is not what was written (checksum)")
+                raise LedgerDamaged("an inbox is not what was written (checksum)")
             inbox = self._inboxes[user] = _Inbox(*row)
         return inbox
 

@@ -112,7 +112,7 @@ def records_with(
             continue
         record = StoredRecord(*columns)
         if record_checksum(*record) != crc:
-            raise LedgerDamaged(f"{reader.path}: record {record.kind} of {record.subject} is not what was written")
+            raise LedgerDamaged(f"{reader.path}: a record {record.kind} is not what was written")
         record = record._replace(body=reader.cipher.decrypt("records", record.body))
         found.append(record)
         nbytes += len(record.body)

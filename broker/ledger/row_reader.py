@@ -208,12 +208,12 @@ class RowReader:
 
     def _inbox(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         if inbox_checksum(*row[:4]) != row[4]:
-            raise LedgerDamaged(f"{self.path}: the inbox of {row[0]} is not what was written (checksum)")
+            raise LedgerDamaged(f"{self.path}: an inbox that ends at {row[1]} is not what was written (checksum)")
         return row
 
     def _check_direct(self, row: tuple[Any, ...]) -> None:
         if direct_checksum(*row[:9]) != row[9]:
-            raise LedgerDamaged(f"{self.path}: message {row[1]} of {row[0]} is not what was written (checksum)")
+            raise LedgerDamaged(f"{self.path}: message {row[1]} of an inbox is not what was written (checksum)")
 
     def _direct(self, row: tuple[Any, ...]) -> StoredDirect:
         self._check_direct(row)
@@ -231,7 +231,7 @@ class RowReader:
 
     def _check_record(self, row: tuple[Any, ...]) -> None:
         if record_checksum(*row[:5]) != row[5]:
-            raise LedgerDamaged(f"{self.path}: record {row[0]} of {row[1]} is not what was written (checksum)")
+            raise LedgerDamaged(f"{self.path}: a record {row[0]} is not what was written (checksum)")
 
     def _record(self, row: tuple[Any, ...]) -> StoredRecord:
         self._check_record(row)

@@ -1,11 +1,12 @@
 """Logging: one JSON line (or one readable line) per state change, on standard error.
 
-User text never reaches a log line raw: structlog's renderers escape it, and `broker.sessions.session` logs only ids
-that it has checked. Of each kind at most `LINES_PER_S` lines are written in a second; a line says how many were left
-out, so that no client can fill the disk with lines. The logger is set up once, by the command line.
+What people write, their names, ids and tokens are in no line (`broker.telemetry.redaction`), unless ``log.redact`` is
+off; structlog's renderers escape every text. Of each kind at most `LINES_PER_S` lines are written in a second; a line
+says how many were left out, so that no client can fill the disk with lines. The logger is set up once, by the command
+line.
 
-The reader of standard error may stop reading: a blocked journal, a terminal on hold. A broker must not
-stop with it, so it writes through a `LogFile`.
+The reader of standard error may stop reading: a blocked journal, a terminal on hold. A broker must not stop with it,
+so it writes through a `LogFile`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import structlog
 from broker.config.schema import LogConfig
 from broker.core.limits.log_sampler import LogSampler
 from broker.core.tenants.names import SEPARATOR, split_name
+from broker.telemetry.redaction import format_traceback, redact
 
 __all__ = ["LogFile", "configure", "report_left_out"]
 
@@ -99,6 +101,7 @@ class LogFile:
 
 
 _sampler = LogSampler()
+_format_exception = structlog.processors.format_exc_info
 _NAMES = ("room", "user", "batch")
 """Fields that hold qualified names."""
 _sampling = threading.Lock()
@@ -143,8 +146,9 @@ def configure(config: LogConfig, file: LogFile | None = None) -> None:
             structlog.processors.add_log_level,
             _sample,
             _split_names,
+            *((redact,) if config.redact else ()),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
+            structlog.processors.ExceptionRenderer(format_traceback) if config.redact else _format_exception,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[config.level.upper()]),
