@@ -411,9 +411,10 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
 
     ids, names = Counter(t.id for t in config.types), Counter(t.name for t in config.types)
     for index, custom in enumerate(config.types):
-        if custom.marketing and custom.lane == "chat":
-            lanes = (f"types[{index}].marketing", f"types[{index}].lane")
-            yield lanes, "is for lanes 0 to 2: what is merged and sampled is the same for all viewers"
+        for name in ("marketing", "opaque"):
+            if getattr(custom, name) and custom.lane == "chat":
+                lanes = (f"types[{index}].{name}", f"types[{index}].lane")
+                yield lanes, "is for lanes 0 to 2: what is merged and sampled is read, and the same for all viewers"
         if ids[custom.id] > 1:
             yield (f"types[{index}].id",), f"{custom.id} is given to {ids[custom.id]} types"
         if custom.name in builtin:

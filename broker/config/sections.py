@@ -308,6 +308,8 @@ class TypeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Messages one user may send at once."""
     roles: Annotated[tuple[RoleName, ...], Meta(max_length=7)] = ("app",)
     """Roles that may send it; none = only the broker itself."""
+    opaque: bool = False
+    """Its payload is a text of base64 that the broker does not read: it is not moderated. Lanes 0 to 2 only."""
     marketing: bool = False
     """Every message of it is marketing: it reaches nobody whose preference is against that. Lanes 0 to 2 only."""
 

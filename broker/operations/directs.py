@@ -62,7 +62,8 @@ def _check_types(parts: Parts, caller: Caller, kind: int, payloads: Sequence[tup
     for _, payload in payloads:
         code = parts.types.refusal(kind, payload, permitted)
         if code is not None:
-            raise OperationError(code, "is not accepted", field if code is ErrorCode.PAYLOAD_TOO_LARGE else "type")
+            is_of_payload = code in (ErrorCode.PAYLOAD_TOO_LARGE, ErrorCode.BAD_FIELD)
+            raise OperationError(code, "is not accepted", field if is_of_payload else "type")
 
 
 async def _send(parts: Parts, caller: Caller, request: SendOneDirect) -> SentDirect:

@@ -47,7 +47,7 @@ def checked_payload(parts: Parts, caller: Caller, room: str, kind: int, payload:
     """Return the payload of a message that the caller may publish in a room, as its record. Any: of its type."""
     code = parts.types.refusal(kind, payload, parts.types.permitted(Role.APP, caller.allowed_in(room)))
     if code is not None:
-        field = "payload" if code is ErrorCode.PAYLOAD_TOO_LARGE else "type"
+        field = "payload" if code in (ErrorCode.PAYLOAD_TOO_LARGE, ErrorCode.BAD_FIELD) else "type"
         raise OperationError(code, "is not accepted", field)
     try:
         return check_payload(kind, payload)

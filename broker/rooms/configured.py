@@ -60,4 +60,5 @@ def _custom_rule(entry: TypeConfig) -> CustomRule:
         rate=Rate(entry.rate_per_s, entry.burst),
         roles=frozenset(Role[role.upper()] for role in entry.roles),
         marketing=entry.marketing,
+        opaque=entry.opaque,
     )

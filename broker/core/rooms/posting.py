@@ -534,6 +534,8 @@ class Posting(Generic[T]):
         return window, self.screening.closed(window.withheld, self._shadow)
 
     def _screened(self, ticket: T, author: Author, post: Post, lane: Lane) -> ScreenedPost[T]:
+        if self._rules.types.is_opaque(post.type):
+            return ScreenedPost(post.payload)
         return self.screening.event(ticket, author, post, lane, self._stream.history.last_offset)
 
     def release(self, released: Sequence[GiftEvent[PendingReply[T]]], now: float, at_ms: int) -> list[Effect[T]]:

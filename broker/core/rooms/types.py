@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import a2b_base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ class CustomRule:
     rate: Rate
     roles: frozenset[Role]
     marketing: bool = False
+    opaque: bool = False
 
 
 class TypeRules:
@@ -50,6 +52,11 @@ class TypeRules:
         lanes = {int(kind): rule.lane for kind, rule in MESSAGE_TYPES.items()}
         lanes |= {kind: rule.lane for kind, rule in self.custom.items()}
         return frozenset(kind for kind, lane in lanes.items() if lane <= Lane.PAID)
+
+    def is_opaque(self, kind: int) -> bool:
+        """Return whether the broker does not read the payloads of a type."""
+        rule = self.custom.get(kind)
+        return rule is not None and rule.opaque
 
     def is_marketing(self, kind: int) -> bool:
         """Return whether every message of a type is marketing."""
@@ -75,7 +82,8 @@ class TypeRules:
     def refusal(self, kind: int, payload: Any, permitted: frozenset[int]) -> ErrorCode | None:
         """Judge a message of ``kind`` from a sender who may send the ``permitted`` types; None: it may be sent.
 
-        UNKNOWN_TYPE, NOT_ALLOWED or PAYLOAD_TOO_LARGE. ``payload`` is valid on the wire (Any: any value of it).
+        UNKNOWN_TYPE, NOT_ALLOWED, PAYLOAD_TOO_LARGE, or BAD_FIELD where one of an opaque type is no base64.
+        ``payload`` is valid on the wire (Any: any value of it).
         """
         rule = self.custom.get(kind)
         if kind not in permitted:
@@ -85,4 +93,17 @@ class TypeRules:
             return ErrorCode.UNKNOWN_TYPE
         if rule is not None and len(pack_body((payload,))) - 1 > rule.max_bytes:
             return ErrorCode.PAYLOAD_TOO_LARGE
+        if rule is not None and rule.opaque and not _is_base64(payload):
+            return ErrorCode.BAD_FIELD
         return None
+
+
+# Any: a payload.
+def _is_base64(payload: Any) -> bool:
+    if not isinstance(payload, str) or not payload:
+        return False
+    try:
+        a2b_base64(payload, strict_mode=True)
+    except ValueError:  # also what is not ASCII
+        return False
+    return True
