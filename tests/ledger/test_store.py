@@ -64,10 +64,19 @@ record_names = st.sampled_from(["", "a"])
 items: st.SearchStrategy[Item] = st.one_of(
     st.builds(Entry, rooms, epochs, st.sampled_from([0, 1, 2]), st.integers(1, 255), moments, texts),
     st.builds(Entry, rooms, epochs, st.none(), st.integers(1000, 1005), moments, texts),
-    st.builds(DirectEntry, users, st.integers(1, 255), moments, st.just(2**50), texts, st.sampled_from(["", "b1"])),
+    st.builds(
+        DirectEntry,
+        users,
+        st.integers(1, 255),
+        moments,
+        st.just(2**50),
+        texts,
+        st.sampled_from(["", "b1"]),
+        st.booleans(),
+    ),
     st.builds(DirectAcked, users, st.integers(0, 8), moments),
     st.builds(DirectsCancelled, st.just("b1")),
-    st.builds(DirectsCancelled, st.just(""), users, st.integers(0, 8)),
+    st.builds(DirectsCancelled, st.just(""), users, st.integers(0, 8), st.booleans()),
     st.builds(OutboxEntry, st.just("gift"), moments, texts, st.sampled_from(["shop", "crm"]), rooms),
     st.builds(OutboxDone, st.tuples(outbox_ids)),
     st.builds(OutboxLater, outbox_ids, st.integers(1, 3), st.none() | moments, st.sampled_from(["", "status 500"])),
@@ -129,10 +138,11 @@ class Model:
                     for number, (direct, state) in enumerate(inbox[:direct_id]):
                         if state is DirectState.PENDING:
                             inbox[number] = direct, DirectState.ACKED
-                case DirectsCancelled(batch, of_user, of_id):
+                case DirectsCancelled(batch, of_user, of_id, marketing):
                     for user, inbox in self.inboxes.items():
                         for number, (direct, state) in enumerate(inbox, 1):
-                            named = direct.batch == batch if batch else (user, number) == (of_user, of_id)
+                            of_kind = direct.marketing if marketing else number == of_id
+                            named = direct.batch == batch if batch else user == of_user and of_kind
                             if named and state is DirectState.PENDING:
                                 inbox[number - 1] = direct, DirectState.CANCELLED
                                 cancelled.append((user, number))
