@@ -176,10 +176,8 @@ class Hub:
             room.state.use_types()
 
     def use_moderation(self, config: ModerationConfig) -> None:
-        """Let all rooms, open ones included, screen for what the rules have now, and take the hints. O(rooms)."""
+        """Take the hints; rooms screen for what the rules have when they screen next."""
         self.hints.use(config)
-        for room in self._by_number.values():
-            room.state.use_screens()
 
     def use_limits(self, config: RoomConfig, open_roles: frozenset[Role], raids: RaidRules) -> None:
         """Apply other limits of rooms from now on; open rooms stay, and keep the times after which they close."""

@@ -162,6 +162,8 @@ class Screens:
         """Roles whose messages are not screened."""
         self.near_duplicates: WordAction | None = None
         """What becomes of danmaku that say nearly the same as others; None: they are not compared."""
+        self.edition = object()
+        """Another object whenever other filters hold: whoever keeps a screen asks for it again."""
         self.found: Counter[str] = Counter()
         """By what became of the message."""
         self.categories: Counter[str] = Counter()
@@ -177,7 +179,8 @@ class Screens:
         exempt: frozenset[Role],
         near_duplicates: WordAction | None = None,
     ) -> None:
-        """Take other filters; whoever holds a screen asks for it again."""
+        """Take other filters."""
+        self.edition = object()
         self.near_duplicates = near_duplicates
         self._groups, self._detectors, self.exempt = tuple(groups), detectors, exempt
         self._made = {}

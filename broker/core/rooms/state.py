@@ -209,10 +209,6 @@ class RoomState(Generic[T]):
         """Take the deployment's own types as the rules have them now; the rules are the same for all rooms."""
         self._posting.use_types()
 
-    def use_screens(self) -> None:
-        """Take what messages are screened for as the rules have it now."""
-        self._posting.screening.use()
-
     def _use_policy(self, policy: Policy) -> None:
         self.policy = policy
         self.has_batches = policy.batch_max > 0
