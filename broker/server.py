@@ -27,7 +27,6 @@ from broker.auth.tokens import Authenticator
 from broker.config.files import user_path
 from broker.config.schema import RELOADABLE, Config, changed_settings, settings_of, with_reloadable, without_limit
 from broker.core.clock import TrustedClock
-from broker.core.commerce.kinds import activity_kinds
 from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadStage
 from broker.core.limits.rate_limit import Rate
 from broker.core.moderation.screening import Screens
@@ -55,8 +54,8 @@ from broker.operations.calls import Operations
 from broker.operations.erasures import Erasures
 from broker.operations.in_process import call_in_process
 from broker.operations.parts import BrokerControl, Parts
+from broker.rooms import configured
 from broker.rooms.actions import ActionQueue
-from broker.rooms.configured import custom_rules, names_and_lanes, policy_of, quotas_of, raid_rules
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
 from broker.rooms.locks import Locks
@@ -128,19 +127,19 @@ class Broker:
         clock = trio.current_time
         self.screening = Screening(Screens(), lambda moderation: self.hub.use_moderation(moderation))
         rules = RoomRules(
-            policy=policy_of(config),
-            custom=custom_rules(config),
+            policy=configured.policy_of(config),
+            custom=configured.custom_rules(config),
             history_entries=config.room.history_entries,
             history_s=config.room.history_s,
             snapshot_danmaku=config.room.snapshot_danmaku,
             durable=config.ledger.is_kept,
             masks_guests=config.privacy.mask_names_for_guests,
             screens=self.screening.screens,
-            raids=raid_rules(config),
+            raids=configured.raid_rules(config),
         )
         self.results = ResultBatch()
         """Joins what rooms and sessions send for one slice of ledger results."""
-        self.webhook_events = WebhookEvents(names_and_lanes(rules.custom))
+        self.webhook_events = WebhookEvents(configured.names_and_lanes(rules.custom))
         self.ledger = self._make_ledger()
         """The durable part; None: this broker has no data directory."""
         self.users = UserRegistry(config.link.connections_per_user)
@@ -157,7 +156,8 @@ class Broker:
             )  # fmt: skip
             self.room_store = RoomStore(
                 self.ledger, wall_ms, reports=RoomReports(self.webhook_events, self.webhooks.submit, wall_ms),
-                directs=self.inboxes, kinds=activity_kinds(partial(seeds.randbytes, 32)),
+                directs=self.inboxes, review_space=configured.review_space(config),
+                kinds=configured.kinds_of(config, partial(seeds.randbytes, 32)),
             )  # fmt: skip
         self._clock: Callable[[], float] = clock
         self.max_connections = connection_limit(config)
@@ -167,7 +167,7 @@ class Broker:
         self.hub = Hub(
             config.room, rules, self.fanout, open_roles=config.open_roles, clock=clock,
             unix_ms=wall_ms, rng=rng, room_store=self.room_store,
-            results=self.results, trusted=self.clock, tenants=Tenants(quotas_of(config.tenants)),
+            results=self.results, trusted=self.clock, tenants=Tenants(configured.quotas_of(config.tenants)),
             actions=actions, sessions_of=self.users.sessions,
         )  # fmt: skip
         self.screening.use(self.screening.build_now(read_words(config.moderation)), config.moderation)
@@ -477,12 +477,12 @@ class Broker:
         if config.development != self.config.development:
             raise ValueError("auth.secret: a broker does not enter or leave development mode while it runs")
         running = with_reloadable(self.config, config)
-        policy = policy_of(running)
+        policy = configured.policy_of(running)
         for_restart = [name for name in changed if name not in RELOADABLE]
         if bool(policy.tick_ms) != bool(self.hub.policy.tick_ms) and "room.policy" in changed:
             for_restart.append("room.policy")
             running = with_reloadable(self.config, config, RELOADABLE - {"room.policy"})
-            policy = policy_of(running)
+            policy = configured.policy_of(running)
         if bool(policy.tick_ms) != bool(self.hub.policy.tick_ms):
             raise ValueError("room.tick_ms: rooms do not begin or cease to have ticks while the broker runs")
         max_connections = connection_limit(config)
@@ -495,10 +495,10 @@ class Broker:
         reload_ledger(self.ledger, config)
         self.listener.reload(config)
         if "types" in changed:
-            custom = custom_rules(running)
+            custom = configured.custom_rules(running)
             self.hub.use_types(custom)
             self.context.use_types()
-            self.webhook_events.use_types(names_and_lanes(custom))
+            self.webhook_events.use_types(configured.names_and_lanes(custom))
         keys_before, self._api_keys = keys_of(self._api_keys), api_keys
         if self.webhooks is not None and webhook_files is not None:
             self.webhooks.use(webhook_files)
@@ -506,13 +506,13 @@ class Broker:
         self.context.use_questions()
         self.context.auth.use(config.auth, keyring, tenant_keys)
         self.jwks.use(config.auth, jwks_context)
-        self.hub.tenants.use(quotas_of(config.tenants))
+        self.hub.tenants.use(configured.quotas_of(config.tenants))
         self.context.use_limits(running.link)
         self.context.max_viewers = config.room.max_viewers
         self.max_connections = max_connections
         self.connection_limits.use(**limits_of(config.admission, max_connections))
         self.api_limits.use(**api_limits(running.api.max_connections))
-        self.hub.use_limits(running.room, config.open_roles, raid_rules(config))
+        self.hub.use_limits(running.room, config.open_roles, configured.raid_rules(config))
         self.hub.use_policy(policy)
         self.context.use_compression(policy.compress)
         has_other_words = self.screening.use(words, running.moderation)

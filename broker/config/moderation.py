@@ -101,6 +101,18 @@ class ModerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     exempt_roles: Annotated[tuple[ExemptRole, ...], Meta(max_length=7)] = ("moderator", "assistant", "host")
     """Roles whose messages are not screened. Texts and names of users in gifts and highlights always are, and what the
     platform (app) posts otherwise on lanes 0 to 2 never is."""
+    held_per_room: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    """Messages that wait for a reviewer in a room; one more is refused as LIMITED."""
+    held_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 20
+    """The same of one user in a room; so many messages of others one user may report first, too."""
+    held_bytes_per_room: Annotated[int, Meta(ge=64 * 1024, le=1024 * 1024 * 1024)] = 1024 * 1024
+    """Bytes of the messages that wait in a room, and as many again of those that users have reported."""
+    held_per_tenant: Annotated[int, Meta(ge=1, le=10_000_000)] = 50_000
+    """Messages that wait in all rooms of a tenant."""
+    held_bytes_per_tenant: Annotated[int, Meta(ge=64 * 1024, le=16 * 1024 * 1024 * 1024)] = 64 * 1024 * 1024
+    """Bytes of these."""
+    reported_per_room: Annotated[int, Meta(ge=1, le=10_000)] = 200
+    """Messages that users have reported and nobody has decided, in a room."""
     raid_joins: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
     """Users who come into a room within 10 s that are a raid: slow mode begins by itself; 0 = however many are none."""
     raid_repeats: Annotated[int, Meta(ge=0, le=10_000_000)] = 0

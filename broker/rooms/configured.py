@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from broker.config.schema import Config, TenantConfig, TypeConfig
 from broker.core.commerce.highlights import HighlightTier
+from broker.core.commerce.kinds import activity_kinds
+from broker.core.commerce.room_activities import ActivityKind
 from broker.core.limits.rate_limit import Rate
 from broker.core.moderation.raids import RaidRules
+from broker.core.moderation.review_commands import ReviewLimits
+from broker.core.moderation.review_space import ReviewSpace
 from broker.core.rooms.policies import Policy, policy_from
 from broker.core.rooms.types import CustomRule
 from broker.core.tenants.quotas import Quotas
 from protocol.codes import Lane, Role
 
-__all__ = ["custom_rules", "names_and_lanes", "policy_of", "quotas_of", "raid_rules"]
+__all__ = ["custom_rules", "kinds_of", "names_and_lanes", "policy_of", "quotas_of", "raid_rules"]
 
 
 def policy_of(config: Config) -> Policy:
@@ -25,6 +29,20 @@ def policy_of(config: Config) -> Policy:
     if joins.unlimited or config.room.user_joins_burst is not None or joins.burst >= two_links:
         return policy
     return replace(policy, user_joins=Rate(joins.per_s, two_links))
+
+
+def kinds_of(config: Config, random_bytes: Callable[[], bytes]) -> dict[str, ActivityKind]:
+    """Return the kinds of activities; ``random_bytes``: as in `activity_kinds`."""
+    moderation = config.moderation
+    held = ReviewLimits(
+        moderation.held_per_room, moderation.held_per_user, moderation.held_bytes_per_room, moderation.reported_per_room
+    )
+    return activity_kinds(random_bytes, held)
+
+
+def review_space(config: Config) -> ReviewSpace:
+    """Return the space of the review queues of all rooms."""
+    return ReviewSpace(config.moderation.held_per_tenant, config.moderation.held_bytes_per_tenant)
 
 
 def quotas_of(tenants: Iterable[TenantConfig]) -> dict[str, Quotas]:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Protocol
 
-from broker.core.commerce.activity import ActivityRefusal, Attributes, Requester
+from broker.core.commerce.activity import ActivityRefusal, Attributes, ReleasedPost, Requester
 from broker.core.commerce.lottery import EnterCommand
 from broker.core.commerce.room_activities import ActivityKey, RoomActivities
 from broker.core.rooms.effects import Effect, Reply
 from broker.core.rooms.state import RoomState
 from broker.core.tenants.names import plain_name
 from broker.rooms.members import Member
-from protocol.codes import ErrorCode, Outcome, Role, RoomPhase
+from protocol.codes import ErrorCode, MessageType, Outcome, Role, RoomPhase
 from protocol.messages import Post
 
 __all__ = ["KeywordEntries"]
@@ -71,6 +71,15 @@ class KeywordEntries:
                 attributes = room.attributes_of(member.user_id, member.joined_at_ms or None, member.tags, now_ms)
                 is_paused = room.state.phase is RoomPhase.PAUSED
                 self.enter(key, Requester(user, member.name, member.role, False, attributes, is_paused), text)
+
+    def hear_shown(self, room: EnteredRoom, post: ReleasedPost, activities: RoomActivities[Any], now_ms: int) -> None:
+        """Give a danmaku that was held and is shown to the activities that listen: it counts from now on."""
+        for key in activities.listening if post.type == MessageType.DANMAKU else ():
+            if activities.find(*key).hears(post.payload[0]):
+                attributes = room.attributes_of(post.user, None, (), now_ms)
+                is_paused = room.state.phase is RoomPhase.PAUSED
+                requester = Requester(post.user, post.name, post.role, False, attributes, is_paused)
+                self.enter(key, requester, post.payload[0])
 
     def enter(self, key: ActivityKey, requester: Requester, said: str) -> None:
         """Enter a user. ``said``: the text of its message."""

@@ -549,6 +549,9 @@ class Room:
         """Show a danmaku that was held with the next tick."""
         now = self._clock()
         self.state.show(post, NOBODY, now)
+        activities = self.state.activities.activities
+        if activities is not None and activities.listening:
+            self._keyword_entries.hear_shown(self, post, activities, self._unix_ms())
         if not self._has_tick:
             self._perform(self.state.tick(now, self._unix_ms()))
 

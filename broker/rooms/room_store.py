@@ -77,6 +77,7 @@ class RoomStore:
         reports: RoomReports | None = None,
         directs: DirectSink | None = None,
         kinds: Mapping[str, ActivityKind] | None = None,
+        review_space: ReviewSpace | None = None,
     ) -> None:
         """``directs``: the inboxes of users; ``kinds``: of activities that rooms may have."""
         self.ledger = ledger
@@ -90,7 +91,7 @@ class RoomStore:
         self.preferences = PreferenceTable()
         """What users prefer, as far as rooms have to know."""
         self.unix_ms = unix_ms
-        self.review_space = ReviewSpace()
+        self.review_space = ReviewSpace() if review_space is None else review_space
         """Of the review queues of all rooms, with a task or without."""
         self._checkpoints: dict[str, RoomCheckpoint] = {}
         self._unwritten: dict[tuple[str, int], RoomCheckpointed | RoomEnded] = {}

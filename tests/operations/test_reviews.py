@@ -244,3 +244,43 @@ async def test_a_tenant_that_holds_as_much_as_it_may_is_limited_until_something_
         assert counted == {"held": 0, "reported": 0, "approved": 0, "rejected": 1, "released": 0}
         assert broker.room_store is not None
         assert broker.room_store.review_space.rooms == {}
+
+
+async def test_staff_hears_of_the_queue_and_configured_bounds_hold(tmp_path: Path) -> None:
+    async with (
+        reviewed(tmp_path, moderation={"held_per_room": 2, "held_per_user": 1}) as (broker, _),
+        joined_link(broker, "dev:mod:moderator") as (mod, _),
+        joined_link(broker, "dev:ann") as (ann, room),
+        joined_link(broker, "dev:bob") as (bob, number),
+        joined_link(broker, "dev:cem") as (cem, of_cem),
+    ):
+        assert (await say(ann, room, 1, "one")).outcome is Outcome.HELD
+        assert (await say(ann, room, 2, "two")).outcome is Outcome.LIMITED
+        assert (await say(bob, number, 1, "one")).outcome is Outcome.HELD
+        assert (await say(cem, of_cem, 1, "one")).outcome is Outcome.LIMITED
+        with trio.fail_after(10):
+            while True:
+                _, event = await mod.expect(Event)
+                if event.type == MessageType.ACTIVITY_COUNTER and event.payload[2]["waiting"] == 2:
+                    break
+        assert event.payload[:2] == ("reviews.changed", "")
+
+
+async def test_a_keyword_that_is_held_enters_its_lottery_when_it_is_shown(tmp_path: Path) -> None:
+    async with reviewed(tmp_path) as (broker, http), joined_link(broker, "dev:ann") as (ann, room):
+        now_ms = broker.clock.now_ms()
+        await ok(
+            http, "lotteries.create", room=ROOM, id="bag", open_at_ms=now_ms + 50, close_at_ms=now_ms + 60_000,
+            grades=[{"name": "mug", "count": 1}], eligibility={"keyword": "lucky"},
+        )  # fmt: skip
+        found = broker.hub.find(ROOM)
+        assert found is not None
+        activities = found.state.activities.activities
+        assert activities is not None
+        await until(lambda: activities.listening)
+        for number in (1, 2):
+            assert (await say(ann, room, number, "lucky")).outcome is Outcome.HELD
+        lottery = activities.find("lotteries", "bag")
+        assert lottery.own_view("ann") is None
+        await ok(http, "moderation.decide", room=ROOM, items=[1, 2], verdict="approve")
+        await until(lambda: lottery.own_view("ann") is not None)

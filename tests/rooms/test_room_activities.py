@@ -33,7 +33,7 @@ KEY = "sums", "s"
 
 @pytest.fixture(autouse=True)
 def _sums(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.server.activity_kinds", lambda random_bytes: {"sums": ActivityKind("sums", Sum, 3, 2)})
+    monkeypatch.setattr("broker.rooms.configured.activity_kinds", lambda *_: {"sums": ActivityKind("sums", Sum, 3, 2)})
 
 
 async def add(

@@ -20,12 +20,14 @@ from broker.core.commerce.room_activities import ActivityKind
 from broker.core.commerce.sale import Sale
 from broker.core.commerce.schedules import Job
 from broker.core.moderation.review import ReviewQueue
+from broker.core.moderation.review_commands import DEFAULT_LIMITS, ReviewLimits
 
 __all__ = ["activity_kinds"]
 
 
-def activity_kinds(random_bytes: Callable[[], bytes]) -> dict[str, ActivityKind]:
-    """Return all kinds by name. ``random_bytes``: returns 32 unguessable bytes, the seed of an activity."""
+def activity_kinds(random_bytes: Callable[[], bytes], held: ReviewLimits = DEFAULT_LIMITS) -> dict[str, ActivityKind]:
+    """Return all kinds by name. ``random_bytes``: returns 32 unguessable bytes, the seed of an activity; ``held``: how
+    many messages a room holds for review."""
     kinds: tuple[ActivityKind, ...] = (
         ActivityKind(Audiences.kind, Audiences, limit=1, shown=1, follows_users=True),
         ActivityKind("sales", lambda id: Sale(id, random_bytes), limit=20, shown=5),
@@ -41,6 +43,6 @@ def activity_kinds(random_bytes: Callable[[], bytes]) -> dict[str, ActivityKind]
         ActivityKind(RoomOrders.kind, RoomOrders, limit=1, shown=0, counter_every_ms=SHOWN_EVERY_MS),
         ActivityKind(Poll.kind, Poll, limit=20, shown=2),
         ActivityKind(Quiz.kind, Quiz, limit=10, shown=2),
-        ActivityKind(ReviewQueue.kind, ReviewQueue, limit=1, shown=0),
+        ActivityKind(ReviewQueue.kind, lambda id: ReviewQueue(id, held), limit=1, shown=0),
     )
     return {kind.name: kind for kind in kinds}
