@@ -111,5 +111,5 @@ def test_every_claim_of_the_guide_is_one_and_every_required_one_is_called_so() -
     required = {name for names, need in rows if need == "required" for name in re.findall(r"`(\w+)`", names)}
     assert required == {"sub", "aud", "exp", "rooms"}
     named = {name for names, _ in rows for name in re.findall(r"`(\w+)`", names)}
-    assert named == required | {"role", "name", "tenant", "iss", "nbf", "iat", "account_created", "tags"}
+    assert named == required | {"role", "name", "tenant", "iss", "nbf", "iat", "account_created", "tags", "jti"}
     assert ", ".join(f"`{role.name.lower()}`" for role in Role) in GUIDE
