@@ -7,7 +7,6 @@ from math import ceil
 
 from broker.core.rooms.effects import Outcomes, RefusePost, Reply, ShowToSender
 from broker.core.rooms.traces import RoomTraces
-from broker.core.tenants.names import plain_name
 from broker.rooms.measures import REFUSALS, RoomMeasures
 from broker.rooms.members import Member, PostRef, reply_all
 from broker.rooms.reports import RoomReporter
@@ -46,7 +45,7 @@ class RoomAnswers:
             return
         text = post.payload[0] if kind in _TEXTS else None
         ticket = member, sequence
-        self.traces.begin(ticket, plain_name(member.user_id), post.client_msg_id, kind, text, now, self._unix_ms())
+        self.traces.begin(ticket, member.user_id, post.client_msg_id, kind, text, now, self._unix_ms())
 
     def reply(self, effect: Reply[PostRef]) -> None:
         """Answer one post."""

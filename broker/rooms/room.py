@@ -52,6 +52,7 @@ from broker.core.rooms.pins import PinChange
 from broker.core.rooms.policies import Policy
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
+from broker.core.rooms.traces import MAX_OPEN, MAX_OPEN_TEXTS
 from broker.core.rooms.watch_times import WatchTimes
 from broker.core.tenants.names import plain_name
 from broker.core.tenants.quotas import TenantUse
@@ -265,7 +266,7 @@ class Room:
         if self.tenant is not None and self._is_above_quota(self.tenant, member, sequence, now):
             return
         at_ms = 0 if post[0] in _DATED_BY_TICK else self._unix_ms()
-        if at_ms or post[1]:
+        if (at_ms or post[1]) and len(self.traces.open) < (MAX_OPEN if at_ms else MAX_OPEN_TEXTS):
             self._answers.trace(member, sequence, post, now)
         effects = state.post((member, sequence), member, post, now, at_ms)
         activities = state.activities.activities
@@ -455,6 +456,7 @@ class Room:
             if now >= sweep_limiters_at:
                 sweep_limiters_at = now + SWEEP_LIMITERS_S
                 self.state.sweep(now)
+                self.traces.sweep(now)
             self._live(now)
 
     def _next_due(self, now: float) -> float:

@@ -4,7 +4,7 @@
 and embedding programs use, and `render` writes the Prometheus text format. A test finds every public counter that the
 code increments and requires its row here.
 
-Reading costs O(rooms), some 3 us a room, and touches no disk. The sums over rooms are formed once for all rows, in
+Reading costs O(rooms), some 4 us a room, and touches no disk. The sums over rooms are formed once for all rows, in
 steps of half a millisecond between which the event loop may run (`collect_in_steps`): a scrape delays nobody.
 """
 

@@ -237,6 +237,11 @@ class Coalescer(Generic[T]):
         return self._admitted - self._undecided
 
     @property
+    def admitted(self) -> int:
+        """Messages of the open window, those that it has dropped included."""
+        return self._admitted
+
+    @property
     def pending_bytes(self) -> int:
         """Memory held for the open window, rounded up; payloads in ``extra`` are the caller's to bound."""
         return self._bytes + self._always_bytes + TICKET_BYTES * (self._tickets + len(self._always))

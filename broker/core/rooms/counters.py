@@ -54,6 +54,7 @@ class RoomCounters:
         self._presence = presence
         self._likes = likes
         self._lanes = lanes
+        self._control, self._commerce, self._paid, self._chat, _ = lanes
         self._posting = posting
         self._phases = phases
         self._keys = keys
@@ -182,10 +183,9 @@ class RoomCounters:
         return self._presence.online, self._posting.gifts.pending
 
     def _counted(self) -> RoomCounts:
-        lanes, window = self._lanes, self._posting.window
-        chat, gifts = lanes[Lane.CHAT], lanes[Lane.PAID].admitted
-        danmaku = chat.admitted + window.pending + window.shed
-        others = lanes[Lane.CONTROL].admitted + lanes[Lane.COMMERCE].admitted
+        chat, gifts = self._chat, self._paid.admitted
+        danmaku = chat.admitted + self._posting.window.admitted
+        others = self._control.admitted + self._commerce.admitted
         return _new(RoomCounts, (
             danmaku + gifts + others, danmaku, gifts, self._presence.joined, self._likes.total, chat.shown, chat.merged,
             chat.sampled + chat.expired,

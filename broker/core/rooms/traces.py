@@ -2,8 +2,9 @@
 it was written.
 
 A post is traced if it can be named, by its ``client_msg_id`` or by its offset: every post of lanes 0 to 2, and danmaku
-with an id. Of those at most `MAX_OPEN` wait for their outcome at a time; in a flood the others are not traced, so that
-a trace costs the room next to nothing. The newest `MAX_POSTS` are kept, of all rooms together those of a `TraceBudget`.
+with an id. Of danmaku `MAX_OPEN_TEXTS` wait for their tick at a time, of all posts `MAX_OPEN`; in a flood the others
+are not traced, so that traces cost the room next to nothing. The newest `MAX_POSTS` are kept, of all rooms together
+those of a `TraceBudget`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from broker.core.tenants.names import plain_name
 from protocol.codes import MessageType, Outcome
 from protocol.messages import TickEntry
 
-__all__ = ["MAX_OPEN", "PostTrace", "Publication", "RoomTraces", "TraceBudget"]
+__all__ = ["MAX_OPEN", "MAX_OPEN_TEXTS", "PostTrace", "Publication", "RoomTraces", "TraceBudget"]
 
 T = TypeVar("T")
 
 MAX_OPEN = 32
 """Traced posts of one room that wait for their outcome."""
+MAX_OPEN_TEXTS = 8
+"""A danmaku is traced while fewer wait: some 6 us each, and so 50 us a tick in any flood."""
 MAX_OPEN_S = 30.0
-"""How long one of them may wait while others would be traced."""
+"""How long one of them may wait; then it makes place for others."""
+MAX_ENTRIES = 200
+"""Entries of a tick in which merged posts are looked for; a tick that merges shows some dozens."""
 MAX_POSTS = 128
 """Posts of one room; the oldest one is forgotten."""
 MAX_ALL = 20_000
@@ -69,14 +74,16 @@ class PostTrace:
     """One post. Times are monotonic seconds, ``received_ms`` Unix milliseconds."""
 
     __slots__ = (
-        "client_msg_id", "count", "decided_at", "detail", "folded", "merged_into", "outcome", "publication",
+        "author", "client_msg_id", "count", "decided_at", "detail", "folded", "merged_into", "outcome", "publication",
         "received_at", "received_ms", "tick", "to_sender", "type", "user",
     )  # fmt: skip
 
     def __init__(
         self, user: str, client_msg_id: str, type: int, folded: int, received_at: float, received_ms: int
     ) -> None:
-        self.user = user
+        self.author = user
+        """Who has posted it, as the room knows it."""
+        self.user = plain_name(user)
         self.client_msg_id = client_msg_id
         self.type = type
         self.folded = folded
@@ -120,10 +127,7 @@ class RoomTraces(Generic[T]):
     ) -> None:
         """Trace a post that has just come. ``text``: of a danmaku; ``now_ms``: Unix milliseconds. About 3 us."""
         if len(self.open) >= MAX_OPEN:
-            oldest = next(iter(self.open))
-            if now < self.open[oldest].received_at + MAX_OPEN_S:
-                return
-            del self.open[oldest]
+            return
         if len(self._posts) >= MAX_POSTS or self._budget.used >= self._budget.limit:
             if not self._posts:
                 return
@@ -153,6 +157,8 @@ class RoomTraces(Generic[T]):
             if trace is not None:
                 self.decide(ticket, outcome, 0, now)
                 self._decided.append(trace)
+                if not opened:
+                    break
 
     def published_tick(
         self, number: int, entries: Sequence[TickEntry], now: float, members: int
@@ -161,7 +167,12 @@ class RoomTraces(Generic[T]):
         decided, self._decided = self._decided, []
         if not decided:
             return ()
-        shown = {hash(fold(each.payload[0])): each for each in entries if each.type in _TEXTS}
+        authors = {trace.author for trace in decided}
+        if any(trace.outcome is Outcome.MERGED for trace in decided):
+            candidates = entries[:MAX_ENTRIES]
+        else:
+            candidates = [each for each in entries if each.user_id in authors]
+        shown = {hash(fold(each.payload[0])): each for each in candidates if each.type in _TEXTS}
         publication = Publication(now, members)
         for trace in decided:
             trace.tick = number
@@ -180,6 +191,12 @@ class RoomTraces(Generic[T]):
             return ()
         trace.publication = Publication(now, members)
         return (trace.publication,)
+
+    def sweep(self, now: float) -> None:
+        """Give up those that have waited for too long; cheap, call it now and then."""
+        late = [ticket for ticket, trace in self.open.items() if now >= trace.received_at + MAX_OPEN_S]
+        for ticket in late:
+            del self.open[ticket]
 
     def find(self, user: str | None, client_msg_id: str) -> PostTrace | None:
         """Return the newest post of a user (None = of anybody) with an id."""
