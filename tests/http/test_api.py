@@ -335,7 +335,7 @@ async def test_the_documents_are_served() -> None:
         assert "rooms.open" in page.text or "/v1/rooms/open" in page.text
         assert "<code>order_id</code> string, <code>user_id</code> string" in page.text  # of the message type gift
         assert "<code>gift.accepted</code>" in page.text
-        assert "<code>ban_s</code>: and keep it out" in page.text
+        assert "<code>ban_s</code>: and ban it for so long" in page.text
         assert "default-src 'none'" in page.headers["content-security-policy"]
         assert "roomcast_connections" in (await client.get("/metrics")).text
         assert json.loads((await client.get("/readyz")).text)["status"] == "ok"
