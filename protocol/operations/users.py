@@ -124,7 +124,8 @@ class DisconnectedUser(NamedTuple):
 
 
 class KickUser(NamedTuple):
-    """Remove a user from one room. ``ban_s``: and ban it for so long, as moderation.ban does; 0 = lift a ban."""
+    """Remove a user from one room. ``ban_s``: and ban it for so long, as moderation.ban does; 0 = lift a ban,
+    null = it may come back."""
 
     room: str
     user: str

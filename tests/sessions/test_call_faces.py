@@ -178,7 +178,7 @@ async def fuzz(broker: Broker, rng: random.Random, count: int) -> dict[str, int]
 async def test_a_malformed_call_has_one_typed_answer_or_ends_its_own_link(seed: int) -> None:
     async with running_broker(link=MANY) as broker, joined_link(broker, "dev:max:host") as (host, _):
         with trio.fail_after(60):
-            seen = await fuzz(broker, random.Random(seed), 150)
+            seen = await fuzz(broker, random.Random(seed), 250)
         assert min(seen.values()) > 5, seen
         await host.send((Call(2, "", ("lobby",)), 0, 1))
         assert (await host.expect(Result))[1].result.room == "lobby"
