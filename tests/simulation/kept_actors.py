@@ -1,4 +1,4 @@
-"""Users of the simulated world who change what a room keeps beside its stream: its keys, and what is pinned.
+"""Users of the simulated world who change what a room keeps beside its stream: keys, pins, modes, and sanctions.
 
 Each has a room of its own and is alone in changing it, one change after the other, each repeated under one idempotency
 key until its result is known. So after every result the room's state is known exactly, and every JOIN must show it:
@@ -15,15 +15,15 @@ import trio
 
 from broker.ledger import Reader as Ledger
 from broker.rooms.key_records import StoredKeys, read_room_keys
-from protocol.clients import CallRefused, Client
+from protocol.clients import CallLost, CallRefused, Client
 from protocol.clients.events import Rejoined
 from protocol.clients.room import JoinedRoom
 from protocol.codes import ErrorCode, MessageType
 from tests.simulation.actors import RETRY_S, Actors
 
-__all__ = ["KEYS_ROOM", "PINS_ROOM", "Keeper", "Pinner"]
+__all__ = ["KEYS_ROOM", "MODES_ROOM", "PINS_ROOM", "Keeper", "Moderator", "Pinner"]
 
-KEYS_ROOM, PINS_ROOM = "room-of-keys", "room-of-pins"
+KEYS_ROOM, PINS_ROOM, MODES_ROOM = "room-of-keys", "room-of-pins", "room-of-modes"
 NAMES = ("price", "名前", "left")
 STEPS = 12
 """Changes of each."""
@@ -81,8 +81,8 @@ class _Changer:
         """Call until there is a result, or a refusal that a repetition does not change, which is returned."""
         while True:
             try:
-                return await client.call(operation, key=key, timeout_s=RETRY_S, room=self.name, **fields)
-            except trio.TooSlowError:
+                return await client.call(operation, key=key or None, timeout_s=RETRY_S, room=self.name, **fields)
+            except (trio.TooSlowError, CallLost):
                 self.world.trace("call again", operation, key)
             except CallRefused as refusal:
                 self.world.trace("refused", operation, key, refusal.code, refusal.field)
@@ -235,3 +235,41 @@ class Pinner(_Changer):
         if not isinstance(result, CallRefused):
             self._compare(result.pinned, "acknowledged in")
         self.world.count_event("pins changed")
+
+
+class Moderator(_Changer):
+    """Sets modes of its room, and mutes and bans a user there. What it repeats has the same effect."""
+
+    def __init__(self, actors: Actors) -> None:
+        super().__init__(actors, "dev:moderator:host", MODES_ROOM)
+        self.modes = {"slow_s": 0, "emote_only": False}
+        self.sanctions: set[str] = set()
+        """Names of what is in force."""
+
+    def check(self, snapshot: Any, when: str) -> None:
+        """Compare the modes, unless they are being changed."""
+        if self.is_known:
+            shown = next((view.data for view in snapshot.activities if view.kind == "moderation"), None)
+            found = {name: getattr(shown, name) for name in self.modes} if shown else {"slow_s": 0, "emote_only": False}
+            assert found == self.modes, f"{when} {self.name}: {found}, acknowledged were {self.modes}"
+            self.world.count_event("modes compared", when)
+
+    async def change(self, client: Client, step: int) -> None:
+        """Compare the sanctions; then set modes, or set or lift a sanction."""
+        page = await self.call(client, "moderation.list", "", user="target")
+        assert not isinstance(page, CallRefused), page
+        found = {each.verb.name.lower() for each in page.items}
+        assert found == self.sanctions, f"sanctions are {found}, acknowledged were {self.sanctions}"
+        rng = self.world.rng
+        if rng.random() < 0.5:
+            self.modes = {"slow_s": step, "emote_only": rng.random() < 0.5}
+            result = await self.call(client, "moderation.set_modes", "", **self.modes)
+        else:
+            name = rng.choice(("mute", "ban"))
+            if lifts := name in self.sanctions:
+                self.sanctions.discard(name)
+            else:
+                self.sanctions.add(name)
+            result = await self.call(client, f"moderation.{'un' if lifts else ''}{name}", "", user="target")
+        assert not isinstance(result, CallRefused), result
+        self.world.count_event("moderated")

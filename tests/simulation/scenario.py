@@ -24,7 +24,7 @@ from tests.simulation.broker import BrokerRun
 from tests.simulation.contest_actors import Contest
 from tests.simulation.disk import Disk
 from tests.simulation.epilogue import Backup, check_changed_copies, check_files, run_restored
-from tests.simulation.kept_actors import Keeper, Pinner
+from tests.simulation.kept_actors import Keeper, Moderator, Pinner
 from tests.simulation.probes import STREAM_PROBES, run_probes
 from tests.simulation.shop_actors import Shop
 from tests.simulation.world import World, run_world
@@ -86,6 +86,7 @@ class Scenario:
                 actors.short_lived_device,
                 keeper.run,
                 Pinner(actors).run,
+                Moderator(actors).run,
                 shop.run,
                 contest.run,
             ):
