@@ -104,6 +104,23 @@ class PostScreening(Generic[T]):
         outcome = Outcome.MASKED if verdict.action is WordAction.MASK else Outcome.ACCEPTED
         return ScreenedPost(payload, outcome, (flagged,))
 
+    def before_review(
+        self, ticket: T, author: Author, post: Post
+    ) -> tuple[Sequence[Effect[T]], tuple[ReviewFinding, ...]]:
+        """Screen a post that goes into the review queue whatever is found: return the effects of its refusal, where a
+        word refuses it, else what was found, for the reviewer."""
+        self._refresh()
+        if self._screen is None or author.role in self._screens.exempt:
+            return _NOTHING, ()
+        verdict, _ = self._screen.screened(post.type, post.payload)
+        if verdict is None:
+            return _NOTHING, ()
+        if verdict.action is not WordAction.BLOCK:
+            return _NOTHING, _review_findings(verdict)
+        self._screens.count(verdict)
+        flagged = Flagged(author.user_id, author.name, post.type, post.payload, verdict)
+        return (_refusal(ticket, verdict), flagged), ()
+
     def _is_screened(self, role: Role, lane: Lane) -> bool:
         return role not in self._screens.exempt and (role is not Role.APP or lane >= Lane.CHAT)
 
@@ -197,5 +214,8 @@ def _hold_item(ticket: T, item: PendingDanmaku, verdict: ScreenResult) -> Hold[T
 
 
 def _hold(ticket: T, author: Author, post: Post, lane: Lane, verdict: ScreenResult) -> Hold[T]:
-    findings = tuple(ReviewFinding(*each[:5]) for each in verdict.findings[:MAX_FINDINGS])
-    return Hold(ticket, author, post, lane, HeldBy.WORDS, verdict.reason, findings)
+    return Hold(ticket, author, post, lane, HeldBy.WORDS, verdict.reason, _review_findings(verdict))
+
+
+def _review_findings(verdict: ScreenResult) -> tuple[ReviewFinding, ...]:
+    return tuple(ReviewFinding(*each[:5]) for each in verdict.findings[:MAX_FINDINGS])

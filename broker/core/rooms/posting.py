@@ -184,7 +184,8 @@ class Posting(Generic[T]):
         lane = MESSAGE_TYPES[MessageType(kind)].lane if rule is None else rule.lane
         if self.guard.restricts and lane is _CHAT:
             self.guard.took(post, author, now)
-        return (Hold(ticket, author, post, lane, held_by, reason, findings),)
+        refused, found = self.screening.before_review(ticket, author, post)
+        return refused or (Hold(ticket, author, post, lane, held_by, reason, findings or found),)
 
     def show(self, post: ReleasedPost, ticket: T, now: float) -> None:
         """Put a danmaku, emote or message of lane 3 that was held into the window of the next tick: every tier shows

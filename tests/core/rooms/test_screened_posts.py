@@ -177,6 +177,19 @@ def test_words_for_a_moderator_go_into_the_review_queue(way: str) -> None:
     assert answers(effects) == []
 
 
+@pytest.mark.parametrize("action", list(WordAction))
+def test_in_a_room_that_holds_everything_words_are_refused_or_shown_to_the_reviewer(action: WordAction) -> None:
+    rules = RoomRules(policy=policy_from("roomcast", {"pre_review": True}), custom=CUSTOM, screens=screens_of(action))
+    room: RoomState[int] = RoomState(rules, epoch=77, rng=random.Random(1), now=0.0, name="live-1")
+    effects = list(room.post(1, Person("ann"), posts_of("来套现")["danmaku"][1], 1.0, 1_000))
+    if action is WordAction.BLOCK:
+        assert answers(effects) == [(Outcome.REJECTED, ErrorCode.BLOCKED, "advertising")]
+    else:
+        (hold,) = effects
+        assert isinstance(hold, Hold)
+        assert (hold.held_by, [each.word for each in hold.findings]) == (HeldBy.ROOM, ["套现"])
+
+
 def test_of_equal_texts_one_is_held_for_all() -> None:
     room = room_of(screens_of(WordAction.HOLD))
     for ticket, user in enumerate(("ann", "bob")):
