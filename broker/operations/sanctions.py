@@ -8,6 +8,7 @@ from typing import Any
 from broker.core.moderation.sanctions import Sanction, SanctionAction, SanctionRefused
 from broker.core.tenants.names import plain_name, qualify, tenant_of
 from broker.operations.caller import Caller, OperationError
+from broker.operations.held_messages import reject_held
 from broker.operations.kept import AGAIN_MS
 from broker.operations.messages import delete_messages
 from broker.operations.parts import Handler, Parts
@@ -59,6 +60,7 @@ async def _ban(parts: Parts, caller: Caller, request: BanUser) -> SanctionDone:
     )
     for room in rooms:
         await delete_messages(parts, caller, room, _everything_of(request.user, request.reason))
+        await reject_held(parts, caller, room.name, request.user, request.reason)
     return done
 
 
@@ -147,6 +149,7 @@ async def _clear(parts: Parts, caller: Caller, room: str | None, user: str, reas
     """Delete what a user has posted in a room, or in the rooms that it is in."""
     for each in _rooms_of(parts, room, user):
         await delete_messages(parts, caller, each, _everything_of(user, reason))
+        await reject_held(parts, caller, each.name, user, reason)
 
 
 def _everything_of(user: str, reason: str) -> DeletedPayload:

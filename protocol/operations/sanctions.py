@@ -38,7 +38,8 @@ MAX_SANCTION_S = 31_536_000
 
 class MuteUser(NamedTuple):
     """Let a user not post. ``room``: where, null = in every room; ``seconds``: how long, null = until it is lifted;
-    ``shadow``: its messages are accepted, and only itself sees them; ``clear``: delete what it has posted in the room.
+    ``shadow``: its messages are accepted, and only itself sees them; ``clear``: delete what it has posted in the room,
+    and reject what waits there for a reviewer.
     """
 
     room: str | None

@@ -284,3 +284,20 @@ async def test_a_keyword_that_is_held_enters_its_lottery_when_it_is_shown(tmp_pa
         assert lottery.own_view("ann") is None
         await ok(http, "moderation.decide", room=ROOM, items=[1, 2], verdict="approve")
         await until(lambda: lottery.own_view("ann") is not None)
+
+
+@pytest.mark.parametrize("verb", ["mute", "ban"])
+async def test_a_sanction_that_clears_rejects_what_waits_of_its_user(verb: str, tmp_path: Path) -> None:
+    async with (
+        reviewed(tmp_path) as (broker, http),
+        joined_link(broker, "dev:ann") as (ann, room),
+        joined_link(broker, "dev:bob") as (bob, number),
+    ):
+        await say(ann, room, 1, "good")
+        for sequence in (1, 2):
+            await say(bob, number, sequence, "bad")
+        await ok(http, f"moderation.{verb}", room=ROOM, user="bob", reason="spam")
+        assert await ids(http) == [1, 2, 3]
+        await ok(http, f"moderation.{verb}", room=ROOM, user="bob", reason="spam", clear=True)
+        assert await ids(http) == [1]
+        assert await ids(http, state="rejected") == [2, 3]

@@ -153,6 +153,10 @@ class ReviewQueue(Activity[T], Generic[T]):
                     break
         return found
 
+    def holds(self, user: str) -> bool:
+        """Return whether a message of a user is held and not shown."""
+        return self._held.of_user(user) > 0
+
     def authors(self, decision: DecideItems) -> set[str]:
         """Return the authors of the messages that a decision is about."""
         named = {held.user for id in decision.ids if (held := self._open(id)) is not None and held.user}
