@@ -25,10 +25,6 @@ class PrivacyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Time of day at which no marketing message is sent, as in 22:00-08:00; not set = there is none."""
     mask_names_for_guests: bool = False
     """Guests see of other viewers the first character of the name, and an id that names nobody."""
-    export_names: bool = False
-    """Exports of events have names and ids of users; otherwise ids are keyed hashes."""
-    export_texts: bool = False
-    """Exports of events have what people wrote."""
     quiet_utc_offset_min: Annotated[int, Meta(ge=-840, le=840)] = 0
     """Minutes that the local time of quiet_hours is ahead of UTC, 480 for China."""
 

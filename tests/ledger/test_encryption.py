@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker import ledger as ledger_package
 from broker.config.files import FileError
 from broker.ledger import (
     DirectEntry,
@@ -28,7 +31,7 @@ from broker.ledger import (
     make_key,
 )
 from broker.ledger.backup import back_up
-from broker.ledger.encryption import BodyCipher
+from broker.ledger.encryption import ENCRYPTED, BodyCipher
 from broker.ledger.entries import Submission
 from broker.ledger.key_file import LedgerKeys, rotate_key_file
 from broker.ledger.mentions import answers_with, checkpoints_with, entries_with, outbox_with, records_with
@@ -86,6 +89,23 @@ def read_everything(reader: Reader) -> list[bytes]:
 def plain_files(directory: Path, planted: bytes = PLANTED) -> list[str]:
     """Return the files below a directory that hold a text."""
     return sorted(path.name for path in directory.rglob("*") if path.is_file() and planted in path.read_bytes())
+
+
+READERS = {"inbox_rows", "key_rows", "mentions", "outbox_rows", "reader", "redaction", "row_reader", "verification"}
+"""Modules whose SQL reads bodies: each decrypts them, or takes them as they are stored."""
+
+
+def test_no_other_module_reads_bodies_by_sql() -> None:
+    columns = "|".join(sorted({*ENCRYPTED.values()}))
+    reads = re.compile(rf"SELECT\b[^;]*\b({columns})\b", re.DOTALL)
+    found = {
+        path.stem
+        for path in Path(ledger_package.__file__).parent.parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and reads.search(node.value)
+    }
+    assert found - READERS - {"transaction"} == set()
+    assert len(found) >= 5, "the search finds them"
 
 
 @given(st.binary(min_size=1), st.sampled_from(["entries", "records"]))

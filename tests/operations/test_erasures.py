@@ -13,6 +13,7 @@ import trio
 from hypothesis import example, given
 
 from broker.ledger import ACTIVITY_FACTS, Entry, LedgerState, Reader
+from broker.ledger.backup import back_up
 from broker.ledger.erasures import user_erased_of
 from broker.ledger.orders import order_of
 from broker.ledger.replay import replay
@@ -85,7 +86,11 @@ def test_nothing_of_an_erased_user_is_left_and_all_of_the_others(history: Sequen
                 state = await erase(broker)
                 assert amounts_of(broker) == amounts
                 assert marks_in_memory(broker) == []
-                assert marks_in_files(directory) == []
+                crashed_copy(directory, root / "crashed")
+                await broker.ledger.ask(back_up, root / "copy.db")
+                assert {path.name for path in directory.iterdir()} >= {"ledger.db", "ledger.db-wal", "ledger.head"}
+                assert marks_in_files(root) == []
+                await broker.ledger.ask(Reader.verify_all)
                 assert_kept(before, await broker.ledger.ask(Untouched))
                 assert await broker.ledger.ask(money_of) == paid
                 assert await broker.ledger.ask(Reader.redacted) == state.entries

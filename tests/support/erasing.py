@@ -213,11 +213,11 @@ def marks_in(data: bytes) -> list[bytes]:
 
 
 def marks_in_files(directory: Path) -> list[bytes]:
-    """Return what is left of the erased user in the files of a ledger."""
+    """Return what is left of the erased user in any file below a directory, byte by byte; each with its file."""
     return [
-        found
-        for path in sorted(directory.glob("ledger.*"))
-        if not path.name.endswith("-shm")
+        path.name.encode() + b": " + found
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
         for found in marks_in(path.read_bytes())
     ]
 
