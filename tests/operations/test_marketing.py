@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -14,9 +15,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker.core.users.marketing import Suppression
+from broker.operations.caller import OperationError
 from broker.server import Broker
+from protocol.activities.audiences import Audience
 from protocol.codes import MessageType
+from protocol.json_values import as_json
 from protocol.messages import Ack, Direct, Event
+from protocol.operations import BY_NAME
 from protocol.operations.directs import SuppressedBy
 from tests.support.broker import RawLink, configuration, raw_link, running_broker
 from tests.support.directs import login
@@ -121,6 +126,18 @@ async def test_in_quiet_hours_no_marketing_is_sent(directory: Path) -> None:
         assert (await send(broker, "ann")).why is SuppressedBy.QUIET_HOURS
         broker.reload(configuration(**settings(directory, quiet_hours="20:30-08:00", quiet_utc_offset_min=480)))
         assert (await send(broker, "ann")).id > 0
+
+
+async def test_history_and_webhooks_show_what_a_marketing_message_was_for(directory: Path) -> None:
+    async with running_broker(**settings(directory)) as broker:
+        await operate(broker, "messages.publish", "live-1", OFFER, {"text": "50 % off"})
+        page = await operate(broker, "rooms.history", "live-1")
+        assert page.items[-1].audience == Audience(none=("~no-marketing",))
+        assert BY_NAME["rooms.history"].read_result(json.loads(json.dumps(as_json(page)))) is not None
+        with pytest.raises(OperationError, match="no tag"):
+            await operate(
+                broker, "messages.publish", "live-1", NOTE, {}, "", None, "", Audience(any=("~no-marketing",))
+            )
 
 
 # ---- every path

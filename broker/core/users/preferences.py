@@ -8,8 +8,8 @@ __all__ = ["HIDDEN", "MAX_USERS", "OPTED_OUT", "PreferenceTable"]
 
 MAX_USERS = 1_000_000
 """Users with one of these preferences that are remembered: at most some 200 MB."""
-OPTED_OUT = "\0opted-out"
-"""Tag of users who want no marketing: audiences of marketing are without it. No other tag can have this name."""
+OPTED_OUT = "~no-marketing"
+"""Tag of users who want no marketing, in every room: audiences of marketing are without it."""
 HIDDEN = "hidden"
 """The preference ``visibility`` of a user whom others do not see."""
 
