@@ -84,5 +84,5 @@ class RoomAnswers:
 
     def reply_tick(self, effect: Outcomes[PostRef]) -> None:
         """Answer the posts of a tick."""
-        self.traces.decide_all(effect.outcomes, self._clock())
+        self.traces.decide_all(effect.outcomes, effect.number, self._clock())
         reply_all(self._number, effect.outcomes)

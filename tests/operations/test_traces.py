@@ -121,3 +121,22 @@ async def test_an_erased_user_leaves_no_trace(directory: Path) -> None:
             room_now = broker.hub.find("live-1")
             assert room_now is not None
             await until(lambda: len(room_now.traces) == 0)
+
+
+async def test_a_tick_that_viewers_see_later_is_traced_until_then(directory: Path) -> None:
+    async with (
+        durable_broker(directory) as broker,
+        joined_link(broker, "dev:ann", "live-1") as (ann, room),
+    ):
+        await broker.call("moderation.set_modes", room="live-1", delay_ms=500)
+        await posted(ann, room, 1, MessageType.DANMAKU, ("hello", None))
+        found = await trace(broker, client_msg_id="m1")
+        assert (found.outcome, found.tick, found.published_ms) == (Outcome.ACCEPTED, 1, None)
+        room_now = broker.hub.find("live-1")
+        assert room_now is not None
+        (kept,) = [each for each in (room_now.traces.find("ann", "m1"),) if each is not None]
+        await until(lambda: kept.publication is not None and kept.publication.took_s is not None)
+        found = await trace(broker, client_msg_id="m1")
+        assert found.published_ms is not None
+        assert found.published_ms >= 400
+        assert (found.written, found.senders) == (1, 1)

@@ -63,9 +63,10 @@ class Hold(NamedTuple, Generic[T]):
 
 
 class Outcomes(NamedTuple, Generic[T]):
-    """Answer the POSTs of a tick."""
+    """Answer the POSTs of a tick, which has this number."""
 
     outcomes: list[tuple[T, Outcome]]
+    number: int = 0
 
 
 class Publish(NamedTuple):

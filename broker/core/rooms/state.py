@@ -452,7 +452,7 @@ class RoomState(Generic[T]):
                 self._tick_number += 1
                 ticks = self._ticks(window.per_tier, at_ms)
             if window.outcomes:
-                effects.append(Outcomes(window.outcomes))
+                effects.append(Outcomes(window.outcomes, self._tick_number))
             effects += screened
         own: list[ShowToSender[T]] = []
         if posting.guard.shadowed:

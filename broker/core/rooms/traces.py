@@ -115,8 +115,8 @@ class RoomTraces(Generic[T]):
         """Those that wait for their outcome, at most `MAX_OPEN`."""
         self._posts: dict[PostTrace, None] = {}
         """All, the oldest first."""
-        self._decided: list[PostTrace] = []
-        """Those that the tick under way has decided."""
+        self._decided: dict[int, list[PostTrace]] = {}
+        """Those that a tick has decided which is not published yet, by its number."""
         self._by_offset: dict[int, PostTrace] = {}
 
     def __len__(self) -> int:
@@ -147,8 +147,9 @@ class RoomTraces(Generic[T]):
         if outcome in _SHOWN and detail and trace.type not in _TEXTS:
             self._by_offset[detail] = trace
 
-    def decide_all(self, outcomes: Iterable[tuple[T, Outcome]], now: float) -> None:
-        """The posts of a tick have their answers; `published_tick` follows. Cheap where nothing is traced."""
+    def decide_all(self, outcomes: Iterable[tuple[T, Outcome]], number: int, now: float) -> None:
+        """The posts of the tick with a number have their answers; `published_tick` follows, at once or after the
+        moderators' delay. Cheap where nothing is traced."""
         opened = self.open
         if not opened:
             return
@@ -156,15 +157,20 @@ class RoomTraces(Generic[T]):
             trace = opened.get(ticket)
             if trace is not None:
                 self.decide(ticket, outcome, 0, now)
-                self._decided.append(trace)
+                trace.tick = number
+                self._decided.setdefault(number, []).append(trace)
                 if not opened:
                     break
 
     def published_tick(
         self, number: int, entries: Sequence[TickEntry], now: float, members: int
     ) -> Sequence[Publication]:
-        """The tick that has decided posts is published; return what has to be told how that went."""
-        decided, self._decided = self._decided, []
+        """The tick with a number is published; return what has to be told how that went. Ticks are published in the
+        order of their numbers; those between were shown to nobody."""
+        decided: list[PostTrace] = []
+        while self._decided and (first := next(iter(self._decided))) <= number:
+            traces = self._decided.pop(first)
+            decided = traces if first == number else []
         if not decided:
             return ()
         authors = {trace.author for trace in decided}
@@ -175,7 +181,6 @@ class RoomTraces(Generic[T]):
         shown = {hash(fold(each.payload[0])): each for each in candidates if each.type in _TEXTS}
         publication = Publication(now, members)
         for trace in decided:
-            trace.tick = number
             entry = shown.get(trace.folded) if trace.outcome in _SHOWN else None
             if entry is not None:
                 trace.count = entry.count
@@ -221,6 +226,7 @@ class RoomTraces(Generic[T]):
         """Forget all: the room has ended."""
         for trace in list(self._posts):
             self._forget(trace)
+        self._decided.clear()
 
     def _forget(self, trace: PostTrace) -> None:
         del self._posts[trace]

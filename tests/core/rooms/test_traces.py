@@ -52,7 +52,8 @@ class TracesMachine(RuleBasedStateMachine):
     def decide_by_tick(self, room: int) -> None:
         found, waiting = self.rooms[room], self.waiting[room]
         followed = {ticket: trace for ticket, trace in found.open.items() if ticket in waiting}
-        found.decide_all([(ticket, Outcome.ACCEPTED) for ticket in sorted(waiting)], self.now)
+        found.decide_all([(ticket, Outcome.ACCEPTED) for ticket in sorted(waiting)], 3, self.now)
+        assert found.published_tick(2, (), self.now, 8) == (), "another one, that was delayed"
         waiting.clear()
         entry = TickEntry(MessageType.DANMAKU, "ann", "Ann", ("TEXT",), 5, (), Role.VIEWER)
         publications = found.published_tick(3, (entry,), self.now, 8)
