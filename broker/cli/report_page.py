@@ -16,6 +16,10 @@ INK, GRID = "#1f2933", "#e4e7eb"
 _OUTCOMES = {
     "shown": "#2471a3", "merged": "#7fb3d5", "sampled": "#f0b27a", "expired": "#cb4335", "held": "#bdc3c7",
 }  # fmt: skip
+_BARS = (
+    ("danmaku", "#2471a3", 1), ("likes", "#229954", 2), ("cents of gifts and paid messages", "#d68910", 4),
+)  # fmt: skip
+"""Charts of the interaction: name, colour, and place of the value in a point."""
 _STYLE = f"""
 body{{font:15px/1.5 system-ui,"PingFang SC","Noto Sans CJK SC","Microsoft YaHei",sans-serif;color:{INK};max-width:920px;
 margin:2em auto;padding:0 1em}}
@@ -61,12 +65,7 @@ def report_html(report: Report) -> bytes:
             ],
         ),
         "<h2>Interaction</h2>",
-        *(
-            bars(f"{name} a point", span_ms, interaction["width_ms"], name, colour, _points(report, interaction, place))
-            for name, colour, place in (
-                ("danmaku", "#2471a3", 1), ("likes", "#229954", 2), ("cents of gifts and paid messages", "#d68910", 4),
-            )
-        ),
+        *(_bars(report, *each) for each in _BARS),
         _interaction(interaction),
         "<h2>Commerce</h2>",
         _products(report["commerce"]["products"]),
@@ -83,6 +82,12 @@ def report_html(report: Report) -> bytes:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)} - report</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>\n"
     ).encode()
+
+
+def _bars(report: Report, name: str, colour: str, place: int) -> str:
+    series, span_ms = report["interaction"], max(1, report["to_ms"] - report["from_ms"])
+    width_ms = series["width_ms"]
+    return bars(f"{name} in {clock(width_ms)}", span_ms, width_ms, name, colour, _points(report, series, place))
 
 
 def _points(report: Report, series: Report, place: int) -> list[tuple[int, int]]:

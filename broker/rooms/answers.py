@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import ceil
 
+from broker.core.rooms.counters import RoomCounters
 from broker.core.rooms.effects import Outcomes, RefusePost, Reply, ShowToSender
 from broker.core.rooms.traces import RoomTraces
 from broker.rooms.measures import REFUSALS, RoomMeasures
@@ -26,6 +27,7 @@ class RoomAnswers:
         self,
         number: int,
         measures: RoomMeasures,
+        counters: RoomCounters,
         reporter: RoomReporter | None,
         clock: Callable[[], float],
         unix_ms: Callable[[], int],
@@ -34,6 +36,7 @@ class RoomAnswers:
         """Posts that are followed."""
         self._number = number
         self._measures = measures
+        self._counters = counters
         self._reporter = reporter
         self._clock = clock
         self._unix_ms = unix_ms
@@ -55,7 +58,7 @@ class RoomAnswers:
         repeat = () if first is None else (FirstResult(sequence, *first),)
         member.session.reply_acks(self._number, [AckResult(sequence, outcome, detail)], repeat)
         if outcome in REFUSALS:
-            self._measures.refuse(outcome, detail)
+            self._counters.refused(self._measures.refuse(outcome, detail))
             if outcome is Outcome.LIMITED and self._reporter is not None:
                 self._reporter.over_limits(member.user_id)
 
@@ -63,7 +66,7 @@ class RoomAnswers:
         """Refuse one post with its reason."""
         (member, sequence), code, wait_ms, reason = effect
         self.traces.decide(effect.ticket, Outcome.REJECTED, int(code), self._clock())
-        self._measures.refuse(Outcome.REJECTED, int(code))
+        self._counters.refused(self._measures.refuse(Outcome.REJECTED, int(code)))
         member.session.reply_with_reason(
             self._number, AckResult(sequence, Outcome.REJECTED, int(code)), reason, wait_ms
         )

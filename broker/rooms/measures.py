@@ -30,10 +30,12 @@ class RoomMeasures:
         self.tick_wait = Histogram()
         """Seconds that the oldest danmaku of each tick had waited for it."""
 
-    def refuse(self, outcome: Outcome, detail: int) -> None:
-        """Count a post that was refused. ``detail``: as in `AckResult`."""
-        reason = _CODES.get(detail) if outcome is Outcome.REJECTED else None
-        self.refused[reason or outcome.name.lower()] += 1
+    def refuse(self, outcome: Outcome, detail: int) -> str:
+        """Count a post that was refused, and return the reason. ``detail``: as in `AckResult`."""
+        code = _CODES.get(detail) if outcome is Outcome.REJECTED else None
+        reason = code or outcome.name.lower()
+        self.refused[reason] += 1
+        return reason
 
     def over_tenant_quota(self) -> None:
         """Count a post that its tenant's quota refused."""

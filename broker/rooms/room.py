@@ -157,7 +157,7 @@ class Room:
         self._on_actions = on_actions
         self._hints = hints
         self._measures = RoomMeasures() if measures is None else measures
-        self._answers = RoomAnswers(number, self._measures, reporter, clock, unix_ms)
+        self._answers = RoomAnswers(number, self._measures, state.counters, reporter, clock, unix_ms)
         self.traces = self._answers.traces
         self.journal = RoomJournal(
             room_store, name, state, clock, perform=self._perform, on_due=self._on_due, on_crash=self._crashed
@@ -542,6 +542,7 @@ class Room:
                 case StartActions(key, actions):
                     self._on_actions(RoomActions(self.name, self.state.epoch, key, actions))
                 case Flagged():
+                    self.state.counters.found(effect.verdict.action.name.lower())
                     if self._reporter is not None:
                         self._reporter.flagged(effect)
                 case End(reason):

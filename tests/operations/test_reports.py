@@ -16,6 +16,7 @@ from broker.core.rooms import samples
 from broker.operations.caller import OperationError
 from broker.server import Broker
 from protocol.codes import ErrorCode, MessageType
+from protocol.messages import Ack
 from tests.support.broker import joined_link, running_broker
 from tests.support.durable import durable_broker
 from tests.support.faulty_disk import crashed_copy
@@ -168,3 +169,25 @@ async def test_a_report_has_nothing_of_a_room_of_the_same_name_of_another_tenant
             assert [line["text"] for line in report["timeline"]] == [text]
             written = from_ledger(directory, "lobby", f"--tenant={tenant}")
             assert report_json(written) == report_json(report)
+
+
+async def test_a_report_says_what_moderation_did(directory: Path, tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("spam\n", encoding="utf-8")
+    lists = [{"name": "ads", "file": str(words), "action": "block"}]
+    async with durable_broker(directory, moderation={"lists": lists}) as broker:
+        async with joined_link(broker, "dev:ann") as (link, number), joined_link(broker, "dev:bob") as (bob, room):
+            await link.post(number, 1, MessageType.DANMAKU, ["hello"])
+            await until(lambda: broker.hub.accounts()[3].shown == 1)
+            await link.post(number, 2, MessageType.DANMAKU, ["buy my spam"])
+            await link.expect(Ack)
+            await as_platform(broker, "moderation.mute", room="lobby", user="bob", seconds=600, reason="noise")
+            await bob.post(room, 1, MessageType.DANMAKU, ["let me"])
+            await until(lambda: "muted" in str(broker.hub.measures.refused))
+            await until(lambda: "blocked" in str(broker.hub.measures.refused))
+        report = await live_report(broker)
+    counts = report["moderation"]["counts"]
+    assert {name: count for name, count in counts.items() if name.startswith(("found", "refused"))} == {
+        "found_block": 1, "refused_blocked": 1, "refused_muted": 1,
+    }  # fmt: skip
+    assert b"<td>refused muted</td>" in report_html(report)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -60,6 +61,7 @@ class RoomCounters:
         self._keys = keys
         self._stream = stream
         self._interval_ms = interval_ms
+        self._moderated: Counter[str] = Counter()
         self.number = 0
         """Of the last state, whoever got it."""
         self._stated_at = -inf
@@ -171,6 +173,18 @@ class RoomCounters:
             self._likes.unranked, self._keys.changed, self._presence.returns_lost, posting.guard.shadow_count,
             posting.guard.raids,
         )  # fmt: skip
+
+    def refused(self, reason: str) -> None:
+        """Count a post that was refused, by reason; there are as many as outcomes and error codes."""
+        self._moderated[f"refused_{reason}"] += 1
+
+    def found(self, action: str) -> None:
+        """Count a message in which words or detectors have found something, by what became of it."""
+        self._moderated[f"found_{action}"] += 1
+
+    def moderated(self) -> tuple[tuple[str, int], ...]:
+        """Return what `refused` and `found` have counted, by name."""
+        return tuple(sorted(self._moderated.items()))
 
     # ---- how many
 

@@ -27,7 +27,7 @@ class RoomSample(NamedTuple):
 
     ``run_ms``: when its task began, Unix milliseconds; ``is_last``: the task has ended; ``users`` and ``online``: users
     and connections now; ``uniques``: users so far, an estimate; ``accounts``: of the lanes, lane 0 first; ``counts``:
-    the `EVENT_COUNTERS` that are not 0, by name.
+    by name, the `EVENT_COUNTERS` that are not 0, posts refused by reason, and findings by what became of them.
     """
 
     run_ms: int
@@ -52,7 +52,8 @@ class RoomSample(NamedTuple):
 def sample_of(state: RoomState[Any], run_ms: int, *, is_last: bool) -> RoomSample:
     """Return the sample of a room as it stands. About 10 us. Any: the reply addresses are the room's own business."""
     now = state.counters.state(0)
-    counts = zip(EVENT_COUNTERS, state.counters.events(), strict=True)
+    counters = state.counters
+    counts = (*zip(EVENT_COUNTERS, counters.events(), strict=True), *counters.moderated())
     return RoomSample(
         run_ms, is_last, now.phase, now.stage, now.interval_ms, now.online, now.users, now.uniques, now.peak, now.likes,
         now.accounts, tuple((name, count) for name, count in counts if count), state.title,
