@@ -43,7 +43,7 @@ def finds(seeds: range, **conditions: Any) -> str:
 def forget_after_a_restart(patch: Patch, kind: str, name: str) -> None:
     """Leave out facts of a name when the activities of all rooms are read at the start."""
 
-    def read(reader: Reader, kinds: Any) -> Any:
+    def read(reader: Reader, kinds: Any, erasing: Any = ()) -> Any:
         fold = RoomActivities.fold
 
         def without(self: Any, key: ActivityKey, facts: list[Fact], at_ms: int) -> None:
@@ -51,7 +51,7 @@ def forget_after_a_restart(patch: Patch, kind: str, name: str) -> None:
 
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(RoomActivities, "fold", without)
-            return read_all_activities(reader, kinds)
+            return read_all_activities(reader, kinds, erasing)
 
     patch.setattr(room_store, "read_all_activities", read)
 
