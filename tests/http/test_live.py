@@ -197,3 +197,25 @@ def test_a_text_is_made_once_for_all_readers() -> None:
     assert calls == [("a", 1), ("a", 1)]
     streams.leave("shop")
     assert len(streams) == 0
+
+
+async def test_a_tenant_follows_its_own_room_of_that_name(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    keys = {name: f"rk_{name}_" + name[0] * 32 for name in ("acme", "none")}
+    path.write_text(
+        "".join(
+            f'[[key]]\nid = "{name}"\nsha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\n'
+            f'scopes = ["rooms:read"]\nrooms = ["live-*"]\n' + ('tenant = "acme"\n' if name == "acme" else "")
+            for name, key in keys.items()
+        )
+    )
+    path.chmod(0o600)
+    secret = {"auth": {"secret": "x" * 32}, "tenants": [{"name": "acme"}]}
+    async with api(api={"key_file": str(path)}, **secret) as (broker, client):
+        broker.hub.open("acme\x1flive-1")
+        async with stream(broker, "live-1", key=keys["acme"]) as events:
+            for _ in range(2):
+                _, found = await event_of(events)
+                assert found["room"] == "live-1"
+        answer = await client.get("/stats/live-1", headers={"Authorization": f"Bearer {keys['none']}"})
+        assert answer.status_code == 404, "the default tenant has none"
