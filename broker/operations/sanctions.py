@@ -5,7 +5,9 @@ from __future__ import annotations
 import heapq
 from typing import Any
 
-from broker.core.moderation.sanctions import Sanction, SanctionAction, SanctionRefused
+import trio
+
+from broker.core.moderation.sanctions import Sanction, SanctionAction, SanctionRefused, SanctionTable
 from broker.core.tenants.names import plain_name, qualify, tenant_of
 from broker.operations.caller import Caller, OperationError
 from broker.operations.held_messages import reject_held
@@ -35,6 +37,9 @@ from protocol.operations.sanctions import (
 from protocol.payloads import DeletedPayload
 
 __all__ = ["HANDLERS", "change_sanction", "check_target"]
+
+SLICE = 500
+"""Sanctions that are looked at between two checkpoints of the event loop."""
 
 
 async def _mute(parts: Parts, caller: Caller, request: MuteUser) -> SanctionDone:
@@ -179,23 +184,28 @@ def _refusal(refused: SanctionRefused) -> OperationError:
     return OperationError(refused.code, refused.rule, refused.field, retry_ms)
 
 
-def _list(parts: Parts, caller: Caller, request: ListSanctions) -> SanctionPage:
+async def _list(parts: Parts, caller: Caller, request: ListSanctions) -> SanctionPage:
     table, now_ms = parts.sanctions.table, parts.hub.trusted.continued_ms()
     before = float("inf")
     if request.cursor is not None:
         if not (request.cursor.isascii() and request.cursor.isdecimal() and len(request.cursor) <= 16):
             raise OperationError(ErrorCode.BAD_FIELD, "is no cursor of this operation", "cursor")
         before = int(request.cursor)
-    in_force = {each.action: each for each in table.in_force() if each.holds(now_ms)}
-    found: dict[int, SanctionAction | Sanction] = {}
+    known: list[Sanction | SanctionAction] = []
     if request.active is not False:
-        found = {each.number: each for each in in_force.values() if _selects(request, caller, each)}
-    for action in table.actions():
-        is_active = action.id in in_force
-        if request.active in (None, is_active) and _selects(request, caller, action):
-            found[action.number] = action
-    numbers = heapq.nlargest(request.limit + 1, (number for number in found if number < before))
-    items = tuple(_view(found[number], in_force, now_ms, table.undo_ms) for number in numbers[: request.limit])
+        known += table.in_force() if request.user is None else table.of_user(request.user, now_ms)
+    known += table.actions()
+    found: dict[int, Sanction | SanctionAction] = {}
+    for count, each in enumerate(known, 1):
+        if each.number < before and _selects(request, caller, each):
+            is_active = table.is_in_force(each, now_ms)
+            if request.active in (None, is_active):
+                found[each.number] = each
+        if count % SLICE == 0:
+            found = {number: found[number] for number in heapq.nlargest(request.limit + 1, found)}
+            await trio.lowlevel.checkpoint()
+    numbers = heapq.nlargest(request.limit + 1, found)
+    items = tuple(_view(found[number], table, now_ms) for number in numbers[: request.limit])
     return SanctionPage(items, str(numbers[request.limit - 1]) if len(numbers) > request.limit else None)
 
 
@@ -207,17 +217,18 @@ def _selects(request: ListSanctions, caller: Caller, each: SanctionAction | Sanc
     )
 
 
-def _view(each: SanctionAction | Sanction, in_force: dict[str, Sanction], now_ms: int, undo_ms: int) -> SanctionView:
+def _view(each: SanctionAction | Sanction, table: SanctionTable, now_ms: int) -> SanctionView:
+    is_active = table.is_in_force(each, now_ms)
     if isinstance(each, Sanction):
         verb = SanctionVerb.MUTE if each.kind is SanctionKind.MUTE else SanctionVerb.BAN
         return SanctionView(
             each.action, verb, each.room or None, each.user, each.until_ms, each.reason, each.by, each.by_role,
-            each.at_ms, each.is_shadow, True,
+            each.at_ms, each.is_shadow, is_active,
         )  # fmt: skip
-    after, undo_until_ms = each.after, each.at_ms + undo_ms
+    after, undo_until_ms = each.after, each.at_ms + table.undo_ms
     return SanctionView(
         each.id, verb_of(each), each.room or None, each.user, 0 if after is None else after.until_ms, each.reason,
-        each.by, each.by_role, each.at_ms, after is not None and after.is_shadow, each.id in in_force,
+        each.by, each.by_role, each.at_ms, after is not None and after.is_shadow, is_active,
         0 if each.undone_by or now_ms > undo_until_ms else undo_until_ms, each.undone_by,
     )  # fmt: skip
 

@@ -174,6 +174,11 @@ class SanctionTable:
         found = [each for table in tables for each in table.get(user, {}).values() if each.holds(now_ms)]
         return sorted(found, key=lambda each: (each.kind, each.room))
 
+    def is_in_force(self, each: Sanction | SanctionAction, now_ms: int) -> bool:
+        """Return whether a sanction is in force, or that which an action has set. O(1)."""
+        current = self._in_force.get((each.kind, each.room, each.user))
+        return current is not None and current.number == each.number and current.holds(now_ms)
+
     def action(self, id: str) -> SanctionAction | None:
         """Return an action that can be undone, or could be lately."""
         return self._actions.get(id)
