@@ -142,7 +142,8 @@ class _Api:
         limits = [f'"key";r={left};t={ceil(whole_s)}']
         if row is not None and caller is not None:
             left, whole_s = self._parts.operations.left(caller, row)
-            policies.append(f'"operation";q={row.rate.burst};w={ceil(row.rate.burst / row.rate.per_s)}')
+            of_calls = row.rate_of(caller.is_backend)
+            policies.append(f'"operation";q={of_calls.burst};w={ceil(of_calls.burst / of_calls.per_s)}')
             limits.append(f'"operation";r={left};t={ceil(whole_s)}')
         return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(limits)}
 

@@ -134,7 +134,8 @@ def _required(row: OperationRow) -> list[str]:
 
 def _description(row: OperationRow) -> str:
     parts = [f"Scope: {row.scope}." if row.scope else "Not for backends."]
-    parts.append(f"{row.rate.per_s:g} calls a second of a caller, {row.rate.burst} at once.")
+    rate = row.rate_of(is_backend=True)
+    parts.append(f"{rate.per_s:g} calls a second of a caller, {rate.burst} at once.")
     if row.durable:
         parts.append("Answered when it is on disk, where the broker has a ledger.")
     return " ".join(parts)

@@ -193,8 +193,9 @@ class Operations:
 
     def left(self, caller: Caller, row: OperationRow) -> tuple[int, float]:
         """Return how many calls of an operation a caller has left, and the seconds until it has a whole burst."""
-        limit = self._limits.get(row.name)
-        return (row.rate.burst, 0.0) if limit is None else limit.left(caller.account, self._parts.clock())
+        rate = row.rate_of(caller.is_backend)
+        limit = self._limits.get(_limit_name(row, rate))
+        return (rate.burst, 0.0) if limit is None else limit.left(caller.account, self._parts.clock())
 
     @property
     def limiter_full(self) -> int:
@@ -261,7 +262,8 @@ class Operations:
         check_rights(caller, row, request)
         if self._parts.revocations.refused_users and row.changes:
             self._check_users(caller, row, request)
-        self._charge(row.name, row.rate, caller.account, "too many calls")
+        rate = row.rate_of(caller.is_backend)
+        self._charge(_limit_name(row, rate), rate, caller.account, "too many calls")
         if row.address_rate is not None and not caller.is_backend:
             self._charge(f"{row.name} address", row.address_rate, caller.address, "too many calls of this address")
         return request
@@ -455,6 +457,11 @@ def _shorter(row: OperationRow, request: Any, result: Any, max_bytes: int) -> An
 
 def _too_late() -> OperationError:
     return OperationError(ErrorCode.OVERLOADED, "no answer in time; ask again with the same key", "", 1000)
+
+
+def _limit_name(row: OperationRow, rate: RateLimit) -> str:
+    """Return under which name the calls of an operation with a rate are counted."""
+    return row.name if rate is row.rate else f"{row.name} backend"
 
 
 def _too_large(max_bytes: int) -> OperationError:

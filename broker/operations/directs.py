@@ -103,11 +103,14 @@ async def _send_many(parts: Parts, caller: Caller, request: SendManyDirects) -> 
     inboxes = required(parts.inboxes)
     values, following = await _recipients(parts, caller, request)
     try:
-        payloads = payloads_of(request.type, request.template, values)
+        # An audience may be empty: the message is judged all the same.
+        payloads = payloads_of(request.type, request.template, values or {"": {}})
     except FieldError as error:
+        if request.audience is not None and error.field.startswith("values"):
+            raise OperationError(error.code, "must have no fields: an audience has no values", "template") from None
         raise OperationError(error.code, error.rule, error.field) from None
     _check_types(parts, caller, request.type, payloads, "template")
-    if not payloads:
+    if not values:
         return SentDirects(request.batch, 0, 0, 0)
     parts.charge_messages(caller, len(payloads))
     pending = PendingResult[BatchResult]()

@@ -146,6 +146,7 @@ _own = record(OwnReach, (boolean, _count, _count))
 _grown = record(AudienceGrown, (_count, _count, _count))
 _VIEWER_ERRORS = (*NEEDS_LEDGER, ErrorCode.UNKNOWN_ROOM, ErrorCode.ROOM_ENDED, ErrorCode.OUT_OF_STATE)
 _ERRORS = (*NEEDS_LEDGER, ErrorCode.UNKNOWN_ROOM, ErrorCode.UNKNOWN_ACTIVITY)
+_OF_BACKENDS = RateLimit(200, 400)
 _TAGS = RoomTags((TagRule("fans"), TagRule("buyers")))
 
 ROWS: tuple[OperationRow, ...] = (
@@ -178,14 +179,14 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         404, "audiences.follow", FollowHost, (room_name, boolean, optional(user_id)), OwnReach, _own,
         "Follow the host of a room, or stop.",
-        scope=Scope.ROOMS_WRITE, roles=LOGGED_IN, joined=True, durable=True, errors=_VIEWER_ERRORS,
-        example=(FollowHost("live-1", user="ann"), OwnReach(True, 0, 0)),
+        scope=Scope.ROOMS_WRITE, roles=LOGGED_IN, joined=True, durable=True, backend_rate=_OF_BACKENDS,
+        errors=_VIEWER_ERRORS, example=(FollowHost("live-1", user="ann"), OwnReach(True, 0, 0)),
     ),
     row(
         405, "audiences.share", ShareRoom, (room_name, text(0, 64), optional(user_id)), OwnReach, _own,
         "Count that a room was shared.",
         scope=Scope.ROOMS_WRITE, roles=LOGGED_IN, joined=True, key=KeyUse.OPTIONAL, keeps_keys=True, durable=True,
-        rate=RateLimit(1, 5), errors=(*_VIEWER_ERRORS, ErrorCode.KEY_REUSED),
+        rate=RateLimit(1, 5), backend_rate=_OF_BACKENDS, errors=(*_VIEWER_ERRORS, ErrorCode.KEY_REUSED),
         example=(ShareRoom("live-1", "wechat", "ann"), OwnReach(True, 1, 0)),
     ),
     row(

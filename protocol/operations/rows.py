@@ -86,7 +86,7 @@ class OperationRow(NamedTuple):
     time, 0 = as many as its link or key may have. ``durable``: answered after the ledger's commit. ``changes``: whether
     it changes anything. ``errors``: codes beyond those that any operation may give. ``keeps_keys``: what it changes
     keeps the keys of its calls itself, with their content and first answer. ``address_rate``: of all viewers of one
-    address together.
+    address together. ``backend_rate``: of a backend, which calls for many users, in place of ``rate``.
     """
 
     number: int
@@ -111,6 +111,11 @@ class OperationRow(NamedTuple):
     """A request and its result."""
     keeps_keys: bool = False
     address_rate: RateLimit | None = None
+    backend_rate: RateLimit | None = None
+
+    def rate_of(self, is_backend: bool) -> RateLimit:
+        """Return the rate of one caller."""
+        return self.backend_rate if is_backend and self.backend_rate is not None else self.rate
 
     @property
     def subject(self) -> str:
@@ -140,12 +145,14 @@ def row(
     errors: tuple[ErrorCode, ...] = (),
     keeps_keys: bool = False,
     address_rate: RateLimit | None = None,
+    backend_rate: RateLimit | None = None,
 ) -> OperationRow:
     """Return the row of an operation whose request has one of ``rules`` a field."""
     names: tuple[str, ...] = request._fields
     return OperationRow(
         number, name, request, record(request, rules), result, read_result, summary, scope, roles, "room" in names,
         joined, key, rate, at_once, durable, changes, since, errors, example, keeps_keys, address_rate,
+        backend_rate,
     )  # fmt: skip
 
 

@@ -21,6 +21,8 @@ from protocol.operations import BY_NAME, Scope
 from tests.support.api import API, call, client_of, ok, refused
 from tests.support.broker import raw_link, running_broker
 from tests.support.durable import durable_broker
+from tests.support.operating import operate
+from tests.support.tokens import SECRET
 
 pytestmark = pytest.mark.integration
 ROOM = "live-1"
@@ -299,6 +301,8 @@ async def test_messages_and_coupons_go_to_the_users_of_an_audience_page_by_page(
                 http, "directs.send_many", batch="b", type=NEWS, template=["x"], audience={"room": ROOM, **audience}
             )
             assert refusal == (400, "BAD_FIELD", field)
+        unfilled = await refused(http, "directs.send_many", batch="b", type=NEWS, template=["{x}"], audience=nobody)
+        assert unfilled == (400, "BAD_FIELD", "template")
 
         pool = {"room": ROOM, "id": "c"}
         await ok(http, "coupons.create", key="k1", **pool, count=3, claims=False)
@@ -331,3 +335,29 @@ async def test_an_audience_is_of_a_room_that_the_key_has(directory: Path) -> Non
                 caller, BY_NAME["directs.send_many"], ("b", NEWS, ("x",), None, None, None, (ROOM, ("fans",)))
             )
         assert (caught.value.code, caught.value.field) == (ErrorCode.ROOM_NOT_GRANTED, "audience.room")
+
+
+async def test_a_backend_reports_the_shares_of_many_users_and_a_user_its_own(directory: Path) -> None:
+    async with durable_broker(directory, **SETTINGS) as broker, client_of(broker) as http:
+        await ok(http, "rooms.open", room=ROOM)
+        for number in range(20):
+            await ok(http, "audiences.share", room=ROOM, user=f"u-{number}")
+        async with user(broker, "ann") as (ann, _):
+            for _ in range(5):
+                await ann.call("audiences.share", room=ROOM)
+            with pytest.raises(CallRefused) as limited:
+                await ann.call("audiences.share", room=ROOM)
+            assert limited.value.code == ErrorCode.RATE_LIMITED
+        assert (await ok(http, "audiences.top", room=ROOM, kind="shares"))["totals"]["shares"] == 25
+
+
+async def test_no_audience_is_of_a_room_of_another_tenant(directory: Path) -> None:
+    tenants: dict[str, Any] = {"auth": {"secret": SECRET}, "tenants": [{"name": "acme"}, {"name": "globex"}]}
+    async with durable_broker(directory, **tenants) as broker:
+        await operate(broker, "audiences.define", ROOM, ({"name": "fans"},), tenant="acme")
+        for audience in ((ROOM, ("fans",)), (f"acme {ROOM}", ("fans",))):
+            with pytest.raises(OperationError) as caught:
+                await operate(
+                    broker, "directs.send_many", "b", NEWS, ("x",), None, None, None, audience, tenant="globex"
+                )
+            assert caught.value.code in (ErrorCode.UNKNOWN_ROOM, ErrorCode.BAD_FIELD)
