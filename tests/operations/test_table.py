@@ -116,7 +116,7 @@ async def test_more_calls_than_the_rate_are_refused_with_the_wait(row: Operation
     broker = Broker(configuration(), rng=random.Random(1))
     scopes = None if row.scope is None else frozenset({Scope.ADMIN})
     caller = Caller("shop", "", "", lambda room: Role.APP, frozenset({Role.APP}), scopes, key_of(row), dry_run=True)
-    for _ in range(row.rate.burst):
+    for _ in range(row.rate_of(is_backend=True).burst):
         with suppress(OperationError):  # the room is not open
             await broker.operations.call(caller, row, tuple(row.example[0]))
     with pytest.raises(OperationError) as caught:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 MANY: dict[str, Any] = {"errors_per_minute": 100_000, "frames_per_s": 0, "app_frames_per_s": 0}
 SHARED = [row for row in OPERATIONS if row.roles and row.scope is not None and row.subject != "app"]
-VARYING = {"uptime_ms": 0, "since_ms": 0}
+VARYING = {"uptime_ms": 0, "since_ms": 0, "rates": None, "series": None}
 """Fields whose value is that of the moment, or computed from it."""
 VALUES: tuple[Any, ...] = (
     None, True, 0, 1, -1, 2**53, 1.5, "", "live-1", "no-such", "a/b", "x" * 300, "\u0000", "live-*", (), ("live-1",),
