@@ -16,7 +16,9 @@ words drop what is wrong: 整套现货, 这套现在. The tables are in ``tests/
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from ahocorasick_rs import AhoCorasick, Implementation, MatchKind
@@ -177,42 +179,51 @@ class WordFilter:
         places = places_of(text, search.table)
         if kept is not None:
             places = [places[place] for place in kept]
-        excepted = self._excepted(text) if any(of_list.exceptions for of_list in self._lists) else []
+        excepted = self._excepted(text) if any(of_list.exceptions for of_list in self._lists) else {}
         found: set[Finding] = set()
+        breaks = list(_apart(text, places))
         for words, start, end in matches:
             span = places[start:end]
             for word in words:
                 if search is self._digits and not _is_spelled_with_letters(text, span):
                     continue
-                if not _stands(text, span, word.gaps) or any(
-                    of_list == word.of_list and first <= span[0] and span[-1] <= last
-                    for of_list, first, last in excepted
-                ):
+                ends = excepted.get(word.of_list)
+                if ends is not None and span[-1] <= ends[span[0]]:
+                    continue
+                apart = [place - start for place in breaks[bisect_right(breaks, start) : bisect_left(breaks, end)]]
+                if not _stands(text, span, [place for place in apart if place not in word.gaps], len(word.gaps)):
                     continue
                 of_list = self._lists[word.of_list]
                 last = _end_of(text, span[-1] + 1)
                 found.add(Finding(span[0], last, word.word, of_list.name, of_list.category, of_list.action))
         return found
 
-    def _excepted(self, text: str) -> list[tuple[int, int, int]]:
+    def _excepted(self, text: str) -> dict[int, list[int]]:
+        """Return by list, for each index of ``text``, the last index of the exceptions that begin there or before: -1 =
+        there is none. Linear: a text of the same letter has thousands of matches inside thousands of exceptions."""
         places = places_of(text, FOLD)
-        return [
-            (phrase.of_list, places[start], places[end - 1])
-            for phrases, start, end in self._exceptions.places(text.translate(FOLD))
-            for phrase in phrases
-        ]
+        found: dict[int, list[int]] = {}
+        for phrases, start, end in self._exceptions.places(text.translate(FOLD)):
+            first, last = places[start], places[end - 1]
+            for phrase in phrases:
+                ends = found.get(phrase.of_list)
+                if ends is None:
+                    ends = found[phrase.of_list] = [-1] * len(text)
+                ends[first] = max(ends[first], last)
+        return {of_list: list(accumulate(ends, max)) for of_list, ends in found.items()}
 
 
 def masked(text: str, findings: Sequence[Finding]) -> str:
     """Return ``text`` with a ``*`` for each letter and digit of the findings to be masked."""
     characters = list(text)
-    for finding in findings:
-        if finding.action is WordAction.MASK:
-            for index in range(finding.start, finding.end):
-                if _is_attached(text[index]):
-                    characters[index] = ""
-                elif FOLD[ord(text[index])]:
-                    characters[index] = MASK
+    done = 0
+    for start, end in sorted((each.start, each.end) for each in findings if each.action is WordAction.MASK):
+        for index in range(max(start, done), end):
+            if _is_attached(text[index]):
+                characters[index] = ""
+            elif FOLD[ord(text[index])]:
+                characters[index] = MASK
+        done = max(done, end)
     return "".join(characters)
 
 
@@ -253,13 +264,13 @@ def _apart(text: str, span: Sequence[int]) -> Iterator[int]:
                 yield place
 
 
-def _stands(text: str, span: Sequence[int], gaps: frozenset[int]) -> bool:
-    """Return whether the characters at the indexes of ``span`` are a word of the text (see the module)."""
-    apart = [place for place in _apart(text, span) if place not in gaps]
+def _stands(text: str, span: Sequence[int], apart: Sequence[int], gaps: int) -> bool:
+    """Return whether the characters at the indexes of ``span`` are a word of the text (see the module). ``apart``: the
+    places of the span that a space or the end of a sentence part stands before, but for the ``gaps`` of the word."""
     before, after = _neighbour(text, span[0], -1), _neighbour(text, span[-1], 1)
     if not apart:
         return not (_are_latin(before, text[span[0]]) or _are_latin(text[span[-1]], after))
-    if len(apart) + len(gaps) >= len(set(span)) - 1:
+    if len(apart) + gaps >= len(set(span)) - 1:
         return all(each == "" or _is_separator(each) for each in (before, after))
     return len(set(span)) >= 3 and not any(
         _is_latin_letter(text[index]) or (_SENTENCE & set(text[span[0] : index])) for index in span

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from math import inf
 from pathlib import Path
 from unicodedata import normalize
 
@@ -133,3 +135,19 @@ def test_a_table_that_is_full_folds_on() -> None:
         patch.setattr(word_fold, "MAX_KNOWN", 3)
         assert "套現ＡЬ①".translate(table) == "套现aь1"
         assert len(table) <= 3
+
+
+@pytest.mark.parametrize("piece", ["a-", "a.", "aa ", "哈", "1 ", "套 现 "])
+def test_a_text_of_overlapping_words_costs_no_square_of_its_length(piece: str) -> None:
+    listed = ["aa", "aaa", "a" * 60, "哈哈", "哈哈哈", "11", "套现"]
+    found = WordFilter.build([WordList("list", WordAction.MASK, listed, ["哈哈哈哈", "aaaa"])])
+    spent = []
+    for length in (250, 2000):
+        text = (piece * length)[:length]
+        best = inf
+        for _ in range(3):
+            begun = time.process_time()
+            masked(text, found.find(text))
+            best = min(best, time.process_time() - begun)
+        spent.append(best)
+    assert spent[1] < 40 * spent[0] + 0.01, "a square would be 64 times as much"
