@@ -27,6 +27,7 @@ from tests.support.broker import raw_link
 from tests.support.erasing import EVERYTHING, VICTIM, erase, erasing_broker, populate
 from tests.support.faulty_disk import quick_directory
 from tests.support.operating import operate
+from tests.support.until import until
 
 ROOT = Path(__file__).parent.parent.parent
 SECRET = "geheim-4711"
@@ -161,8 +162,7 @@ async def cause_lines(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr("broker.users.inbox.unpack_body", lambda body: [][0])
             async with raw_link(broker) as link:
                 await link.login(f"dev:{VICTIM}")
-                await trio.testing.wait_all_tasks_blocked(0.01)
-        assert inboxes.delivered
+                await until(lambda: inboxes.delivered)
         await erase(broker)
     assert database_path(directory).exists()
 
