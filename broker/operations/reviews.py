@@ -41,7 +41,6 @@ MAX_PAGE_BYTES = 256 * 1024
 
 
 async def _queue(parts: Parts, caller: Caller, request: ListReview) -> ReviewPage:
-    required(parts.ledger)
     room, after = _position(request.cursor)
     if request.room is not None:
         rooms = [room_of(parts, request.room).name]
@@ -49,6 +48,7 @@ async def _queue(parts: Parts, caller: Caller, request: ListReview) -> ReviewPag
         raise OperationError(ErrorCode.BAD_FIELD, "is required", "room")
     else:
         rooms = [name for name in _rooms_with_queue(parts, caller) if plain_name(name) >= room]
+    required(parts.ledger)
     found: list[ReviewItem] = []
     for name in rooms:
         first = after if plain_name(name) == room else 0
