@@ -38,6 +38,7 @@ __all__ = [
     "EVENTS_BY_TYPE",
     "MAX_EVENT_USERS",
     "MAX_FLAGGED_FINDINGS",
+    "AuditAnchoredData",
     "BrokerDegradedData",
     "DirectAckedData",
     "DirectExpiredData",
@@ -211,6 +212,13 @@ class BrokerDegradedData(NamedTuple):
     reason: str = ""
 
 
+class AuditAnchoredData(NamedTuple):
+    """``entry``: number of the last entry of the ledger's chain; ``hash``: its SHA-256, hex."""
+
+    entry: int
+    hash: str
+
+
 class WebhookTestData(NamedTuple):
     """An event that an operator has asked for (hooks.test)."""
 
@@ -313,6 +321,11 @@ EVENTS: tuple[EventRow, ...] = (
         "broker.degraded", BrokerDegradedData, record(BrokerDegradedData, (text(1, 32), text(0, 512))),
         "The broker's readiness has changed. Sent without the ledger, and not repeated for long.",
         BrokerDegradedData("degraded", "disk full"), in_room=False,
+    ),
+    EventRow(
+        "audit.anchored", AuditAnchoredData, record(AuditAnchoredData, (integer(1), text(64, 64))),
+        "Where the hash chain of the ledger ends: keep it, and `roomcast audit verify --anchor` compares.",
+        AuditAnchoredData(8122, "5f" * 32), in_room=False,
     ),
     EventRow(
         "webhook.test", WebhookTestData, record(WebhookTestData, (text(0, 256),)),

@@ -23,6 +23,7 @@ import click
 from broker.cli.config import UserPath, config_options, load_or_fail
 from broker.core.tenants.names import qualify, shown_name, split_name
 from broker.ledger import LedgerRefused, Reader, StoredEntry, open_directory
+from broker.ledger.audits import audit_of
 from broker.ledger.backup import back_up
 from broker.ledger.chain import ChainVerifier
 from broker.ledger.erasures import user_erased_of
@@ -210,7 +211,7 @@ def _is_selected(entry: StoredEntry, room: str | None, tenant: str | None) -> bo
 
 
 def as_json_line(entry: StoredEntry) -> dict[str, Any]:
-    """Return one entry for NDJSON: an event, order or erasure with its fields, another fact with its body in base64."""
+    """Return one entry for NDJSON: what this version knows with its fields, another fact with its body in base64."""
     tenant, room = split_name(entry.room)
     line: dict[str, Any] = {"seq": entry.seq, **({"tenant": tenant} if tenant else {}), "room": room}
     line |= {"epoch": entry.epoch}
@@ -223,6 +224,9 @@ def as_json_line(entry: StoredEntry) -> dict[str, Any]:
     erased = user_erased_of(entry)
     if erased is not None:
         return line | {"user_erased": erased._asdict()}
+    audited = audit_of(entry)
+    if audited is not None:
+        return line | {"audit": audited._asdict()}
     event = event_of(entry)
     if event is None:
         return line | {"body": _binary(entry.body)}

@@ -158,6 +158,9 @@ class WebhookConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Events that may wait for one endpoint; beyond, new ones are dropped and counted."""
     dead_letter_bytes: Annotated[int, Meta(ge=0, le=1024**4)] = 64 * 1024 * 1024
     """Size of the dead letters of one endpoint; beyond, the oldest go, 0 = soon all do. See ledger.outbox_days, too."""
+    audit_anchor_s: Annotated[float, Meta(ge=0, le=86_400)] = 3600.0
+    """How often the event audit.anchored says where the hash chain of the ledger ends, if that has changed; 0 = never.
+    """
     questions: QuestionsConfig = msgspec.field(default_factory=QuestionsConfig)
     """Questions to the platform."""
     endpoints: tuple[EndpointConfig, ...] = ()

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 __all__ = [
     "ACTIVITY_FACTS",
+    "AUDITED",
     "CANCEL_ROWS",
     "ENTRIES_REDACTED",
     "FACT_KIND_MIN",
@@ -78,6 +79,8 @@ ACTIVITY_FACTS = FACT_KIND_MIN + 3
 """Kind of the facts of a room's activities, of one batch each (`broker.rooms.activity_records`)."""
 LEDGER_RESTORED = FACT_KIND_MIN + 1
 """Kind of the fact that the ledger goes on as another history: JSON ``{"lost": what is known to be missing}``."""
+AUDITED = FACT_KIND_MIN + 7
+"""Kind of the entries of the audit, see `broker.ledger.audits`."""
 ENTRIES_REDACTED = FACT_KIND_MIN + 4
 """Kind of the facts that vouch for replaced bodies: see `broker.ledger.redaction`."""
 READ_WITHOUT_KEY = frozenset({LEDGER_RESTORED, ENTRIES_REDACTED})

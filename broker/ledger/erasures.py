@@ -10,7 +10,7 @@ from protocol.frames import pack_body, unpack_body
 
 __all__ = ["USER_ERASED", "UserErased", "pack_erased", "user_erased_of"]
 
-USER_ERASED = FACT_KIND_MIN + 5
+USER_ERASED = FACT_KIND_MIN + 6
 """Kind of these facts."""
 
 

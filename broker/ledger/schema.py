@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from broker.ledger.entries import ACTIVITY_FACTS, ROOM_SAMPLED, FailureKind, LedgerDamaged, LedgerRefused
+from broker.ledger.entries import ACTIVITY_FACTS, AUDITED, ROOM_SAMPLED, FailureKind, LedgerDamaged, LedgerRefused
 from broker.ledger.head import LINEAGE_BYTES, open_private
 from broker.ledger.rows import HeadRow, write_head
 
@@ -70,6 +70,7 @@ CREATE TABLE entries (
 CREATE UNIQUE INDEX entries_by_offset ON entries (stream, offset) WHERE offset IS NOT NULL;
 CREATE INDEX entries_of_deletions ON entries (stream, offset) WHERE kind = {DELETION_KIND};
 CREATE INDEX entries_of_activities ON entries (stream, seq) WHERE kind = {ACTIVITY_FACTS};
+CREATE INDEX entries_of_audit ON entries (seq) WHERE kind = {AUDITED};
 CREATE INDEX entries_of_samples ON entries (stream, seq) WHERE kind = {ROOM_SAMPLED};
 
 CREATE TABLE keys (

@@ -28,6 +28,7 @@ from broker.ledger import Ledger
 from broker.operations import (
     app,
     audiences,
+    audit,
     broadcasts,
     brokers,
     coupons,
@@ -56,6 +57,7 @@ from broker.operations import (
     words,
 )
 from broker.operations.answers import KEPT, find_answer, keep_answer
+from broker.operations.audit_log import OK, AuditLog
 from broker.operations.caller import Caller, OperationError
 from broker.operations.deferred import Deferred
 from broker.operations.parts import Handler, Parts, Recall
@@ -98,6 +100,7 @@ HANDLERS: dict[str, Handler] = {
     **products.HANDLERS,
     **polls.HANDLERS,
     **reviews.HANDLERS,
+    **audit.HANDLERS,
 }
 RECALLED: dict[str, Recall] = {**rooms.RECALLED, **messages.RECALLED}
 KEY_S = 600.0
@@ -147,6 +150,7 @@ class Operations:
         self.refused: dict[int, int] = {}
         self.failed = 0
         """Calls whose handler had a defect."""
+        self.audit = AuditLog(parts)
 
     async def call(self, caller: Caller, row: OperationRow, arguments: Any) -> tuple[Any, bool]:
         """Answer one call: the result, and whether it is the repeated answer to an idempotency key.
@@ -296,7 +300,33 @@ class Operations:
             raise OperationError(ErrorCode.RATE_LIMITED, "quota of the tenant: calls", "", retry_after_ms)
 
     def _start(self, caller: Caller, row: OperationRow, request: Any) -> Any:
-        """Run a handler: its result, or the coroutine that returns it."""
+        """Run a handler, with an entry of the audit where it needs one: its result, or what returns or brings it."""
+        if self.audit.covers(caller, row):
+            return self._audited(caller, row, request)
+        return self._run(caller, row, request)
+
+    async def _audited(self, caller: Caller, row: OperationRow, request: Any) -> Any:
+        """Run a handler and write what it has done, or its refusal."""
+        before, outcome, result = self.audit.state(row, request), ErrorCode.INTERNAL_ERROR.name, None
+        try:
+            found = self._run(caller, row, request)
+            if type(found) is Deferred:
+                with trio.move_on_after(CALL_S):
+                    found = await found.wait()
+                if type(found) is Deferred:
+                    raise _too_late()
+            result = await found if type(found) is CoroutineType else found
+            outcome = OK
+        except OperationError as error:
+            outcome = error.code.name
+            raise
+        finally:
+            with trio.CancelScope(shield=True):  # `AuditLog.write` has a deadline of its own
+                await self.audit.write(caller, row, request, outcome, before, result)
+        return result
+
+    def _run(self, caller: Caller, row: OperationRow, request: Any) -> Any:
+        """Run a handler: its result, or what returns or brings it."""
         if row.at_once and self._waiting.get((caller.account, row.name), 0) >= row.at_once:
             rule = f"at most {row.at_once} calls of it at a time"
             raise OperationError(ErrorCode.RATE_LIMITED, rule, "operation", AT_ONCE_RETRY_MS)

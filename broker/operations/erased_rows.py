@@ -27,6 +27,7 @@ from broker.ledger import (
     StoredEntry,
     StoredRecord,
 )
+from broker.ledger.audits import audit_of, erased_audit, pack_audit
 from broker.ledger.entries import ENTRIES_REDACTED
 from broker.ledger.erasures import USER_ERASED
 from broker.ledger.mentions import answers_with, entries_with, has_directs, outbox_with, records_with
@@ -86,6 +87,10 @@ def _entry_body(entry: StoredEntry, erasure: Erasure, kinds: Mapping[str, Activi
         changed = erasure.event(event, entry.offset)
         after = changed if audience is None else (*changed, audience)
         return entry.body if changed is event else pack_body(after)
+    audited = audit_of(entry)
+    if audited is not None:
+        without = erased_audit(audited, erasure.tenant, *erasure.in_activities)
+        return entry.body if without == audited else pack_audit(without)
     order = order_of(entry)
     if order is not None:
         target = erasure.pseudonym if order.target == erasure.user else order.target

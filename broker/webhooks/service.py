@@ -7,6 +7,7 @@ import sqlite3
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 import structlog
@@ -31,7 +32,7 @@ from broker.ledger import (
 from broker.webhooks.deliveries import DeliverySettings, EndpointDeliveries, describe_reply
 from broker.webhooks.events import WebhookEvents, unstored_event
 from broker.webhooks.sender import WebhookSender, client_context
-from protocol.webhook_events import BrokerDegradedData, WebhookTestData
+from protocol.webhook_events import AuditAnchoredData, BrokerDegradedData, WebhookTestData
 
 __all__ = ["EndpointStatus", "WebhookDeliveries", "WebhookFiles", "WebhookTrial"]
 
@@ -153,6 +154,7 @@ class WebhookDeliveries:
                 for name in self._deliveries:
                     self._start(name)
                 nursery.start_soon(self._maintain)
+                nursery.start_soon(self._anchor)
                 task_status.started()
                 while True:
                     while not self._deliveries:
@@ -205,6 +207,27 @@ class WebhookDeliveries:
                     full.append(name)
             self.events.use_full(full)
             await trio.sleep(MAINTAIN_S)
+
+    async def _anchor(self) -> None:
+        """Report where the hash chain of the ledger ends, every so often, so that it can be kept elsewhere."""
+        reported = 0
+        while True:
+            settings = self._settings
+            every_s = inf if settings is None or not settings.audit_anchor_s else settings.audit_anchor_s
+            with trio.move_on_after(every_s) as waiting:
+                await self._changed.wait()
+            if not waiting.cancelled_caught or not self.events.asks("audit.anchored"):
+                continue
+            try:
+                head, _ = await self._ledger.ask(Reader.ends)
+            except (LedgerRefused, sqlite3.Error) as error:
+                log.warning("the head of the ledger cannot be read", why=str(error))
+                continue
+            if head.seq != reported:
+                data = AuditAnchoredData(head.seq, head.hash.hex())
+                now_ms = self._unix_ms()
+                if self.submit(self.events.of_broker("audit.anchored", data, now_ms)):
+                    reported = head.seq
 
     # ---- events that may not be stored
 

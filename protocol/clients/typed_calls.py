@@ -30,6 +30,7 @@ from ..operations.audiences import (
     TaggedUsers,
     TopReach,
 )
+from ..operations.audit import AuditPage, ReadAudit
 from ..operations.brokers import (
     BrokerStatus,
     ConnectionList,
@@ -733,6 +734,9 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["moderation.report"] | ReportMessage, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ReportedMessage: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.audit"] | ReadAudit, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> AuditPage: ...
     @overload
     async def __call__(self, operation: Literal["rooms.report"] | ReportRoom, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RoomReport: ...

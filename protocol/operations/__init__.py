@@ -11,6 +11,7 @@ from typing import Any
 from . import (
     app,
     audiences,
+    audit,
     brokers,
     coupons,
     directs,
@@ -82,6 +83,7 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *audiences.ROWS,
     *words.ROWS,
     *reviews.ROWS,
+    *audit.ROWS,
     *reports.ROWS,
     *hints.ROWS,
     *sanctions.ROWS,

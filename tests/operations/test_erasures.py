@@ -224,7 +224,7 @@ async def test_the_ledger_says_who_let_erase_which_pseudonym_and_when(directory:
         assert broker.ledger is not None
         entries = await broker.ledger.ask(lambda reader: [entry for entry, *_ in reader.entries()])
         (erased,) = filter(None, map(user_erased_of, entries))
-        assert (erased.by, erased.asked_at_ms, erased.entries, state.entries) == ("shop", state.asked_at_ms, 3, 3)
+        assert (erased.by, erased.asked_at_ms, erased.entries, state.entries) == ("shop", state.asked_at_ms, 4, 4)
         (paid,) = filter(None, map(order_of, entries))
         assert (paid.order_id, paid.user_id, paid.name, paid.count) == ("order 1", erased.pseudonym, "", 2)
         gift, _ = (await operate(broker, "rooms.history", "live-1")).items

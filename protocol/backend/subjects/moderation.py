@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...activities.moderation import RoomModes
 from ...activities.reviews import ReviewState
+from ...operations.audit import AuditPage, ReadAudit
 from ...operations.hints import HintList, HintRemoved, HintRule, HintTarget, ListHints, PutHint, RemoveHint
 from ...operations.reviews import (
     ClaimedItems,
@@ -134,6 +135,22 @@ class ModerationCalls:
         """Report a message of others to the reviewers. For viewers' links."""
         result: ReportedMessage = self._call(
             "moderation.report", ReportMessage(room, reason, offset, user, text), None, dry_run
+        )
+        return result
+
+    def audit(
+        self,
+        *,
+        room: str | None = None,
+        after: int = 0,
+        actor: str | None = None,
+        subject: str | None = None,
+        operation: str | None = None,
+        limit: int = 100,
+    ) -> AuditPage:
+        """Return what staff and backends have changed, the oldest first. Scope: moderation:read."""
+        result: AuditPage = self._call(
+            "moderation.audit", ReadAudit(room, after, actor, subject, operation, limit), None
         )
         return result
 
@@ -343,6 +360,22 @@ class AsyncModerationCalls:
         """Report a message of others to the reviewers. For viewers' links."""
         result: ReportedMessage = await self._call(
             "moderation.report", ReportMessage(room, reason, offset, user, text), None, dry_run
+        )
+        return result
+
+    async def audit(
+        self,
+        *,
+        room: str | None = None,
+        after: int = 0,
+        actor: str | None = None,
+        subject: str | None = None,
+        operation: str | None = None,
+        limit: int = 100,
+    ) -> AuditPage:
+        """Return what staff and backends have changed, the oldest first. Scope: moderation:read."""
+        result: AuditPage = await self._call(
+            "moderation.audit", ReadAudit(room, after, actor, subject, operation, limit), None
         )
         return result
 
