@@ -41,8 +41,8 @@ class Caller:
     ``allows``: names of the message types that its token allows in a room of its tenant by plain name, or, without a
     name, in any of its rooms; None = every type of its role; ``operation`` and ``fingerprint``: of a call with a key,
     set by `Operations`: the name of the operation, and 8 bytes of its request; ``account_created``: when a user's
-    account was made, in Unix seconds, 0 = its token does not say; ``tags``: those of its token; ``in_all_rooms``: it
-    is granted every room of its tenant, a link with the role APP.
+    account was made, in Unix seconds, 0 = its token does not say; ``tags``, ``jti``: those of its token;
+    ``in_all_rooms``: it is granted every room of its tenant, a link with the role APP.
     """
 
     id: str
@@ -60,6 +60,7 @@ class Caller:
     fingerprint: bytes = b""
     account_created: int = 0
     tags: tuple[str, ...] = ()
+    jti: str = ""
     in_all_rooms: bool = True
 
     def role_in(self, room: str) -> Role | None:

@@ -26,7 +26,8 @@ def creator_of(caller: Caller, room: str, now_ms: int) -> tuple[Any, ...]:
         return "key" if caller.address else "program", caller.tenant, caller.id
     role = caller.role_in(room)
     role_number = int(Role.GUEST if role is None else role)
-    return USER_CREATOR, caller.tenant, caller.id, caller.name, plain_name(room), role_number, now_ms // 1000
+    name, own_room, created_s = caller.name, plain_name(room), now_ms // 1000
+    return USER_CREATOR, caller.tenant, caller.id, name, own_room, role_number, created_s, caller.jti
 
 
 def caller_again(
@@ -34,15 +35,16 @@ def caller_again(
 ) -> Caller | None:
     """Return the caller with the rights that it has now; None where it has none any more.
 
-    A key has those of the key file. A user has the role that it had in the room, unless its tokens were revoked since.
+    A key has those of the key file. A user has the role that it had in the room, unless its tokens, or the one by which
+    it has scheduled the operation, were revoked since.
     ``keys``: None = the control API needs no key; ``key``: idempotency key of the call.
     """
     if creator[0] == ERASED_CREATOR:
         return None
     kind, tenant, id, *rest = creator
     if kind == USER_CREATOR:
-        name, own_room, role_number, created_s = rest
-        if revocations.is_revoked(tenant, id, created_s):
+        name, own_room, role_number, created_s, jti = rest
+        if revocations.is_revoked(tenant, id, created_s, jti):
             return None
         role = Role(role_number)
         return Caller(

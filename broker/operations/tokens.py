@@ -6,9 +6,13 @@ from typing import Any
 
 import trio
 
-from broker.core.tenants.names import plain_name
+from broker.core.commerce.activity import BROKER, ActivityRefusal
+from broker.core.commerce.schedules import USER_CREATOR, CancelJob, Job
+from broker.core.tenants.names import plain_name, tenant_of
 from broker.core.users.revocations import MAX_TOKENS, Revocation, TooManyTokens
+from broker.ledger.pending import PendingResult
 from broker.operations.caller import Caller, OperationError
+from broker.operations.kept import later
 from broker.operations.parts import Handler, Parts
 from protocol.codes import CloseCode, ErrorCode
 from protocol.operations.tokens import RevokeTokens, TokensRevoked
@@ -62,10 +66,30 @@ async def _revoke_one(parts: Parts, tenant: str, request: RevokeTokens, jti: str
         rule = "must be in Unix milliseconds: that is the token's exp times 1,000"
         raise OperationError(ErrorCode.BAD_FIELD, rule, "expires_at_ms")
     try:
-        return await parts.revocations.revoke_token(tenant, jti, request.expires_at_ms)
+        is_kept = await parts.revocations.revoke_token(tenant, jti, request.expires_at_ms)
     except TooManyTokens:
         rule = f"{MAX_TOKENS} tokens are revoked one by one and have not expired: revoke by user, or by time"
         raise OperationError(ErrorCode.OVERLOADED, rule, "jti", FULL_RETRY_MS) from None
+    await _cancel_jobs(parts, tenant, jti)
+    return is_kept
+
+
+async def _cancel_jobs(parts: Parts, tenant: str, jti: str) -> None:
+    """Cancel what was scheduled with a token and has not run: the broker forgets its id when it has ended, and a job
+    may wait for longer."""
+    for number, room in enumerate(parts.hub):
+        activities = room.state.activities.activities
+        if activities is not None and tenant_of(room.name) == tenant:
+            for key in activities.keys_of_kind(Job.kind):
+                creator = activities.find(*key).waiting_for
+                if creator and creator[0] == USER_CREATOR and creator[-1] == jti:
+                    pending = PendingResult[Any]()
+                    room.command_activity(key, CancelJob(), BROKER, pending.set)
+                    answer = await pending.wait()
+                    if isinstance(answer, ActivityRefusal) and answer.code is ErrorCode.OVERLOADED:
+                        raise later()
+        if number % SLICE == SLICE - 1:
+            await trio.lowlevel.checkpoint()
 
 
 def _of(parts: Parts, user: str) -> tuple[Any, ...]:

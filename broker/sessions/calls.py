@@ -260,7 +260,7 @@ class LinkCalls:
         return Caller(
             caller.id, caller.name, caller.address, caller.grants, caller.roles, None, key, False, caller.tenant,
             caller.joined_at_ms, caller.allows, account_created=caller.account_created, tags=caller.tags,
-            in_all_rooms=caller.in_all_rooms,
+            jti=caller.jti, in_all_rooms=caller.in_all_rooms,
         )  # fmt: skip
 
 
@@ -282,5 +282,5 @@ def _caller_of(link: CallerLink, grant: Grant) -> Caller:
     return Caller(
         plain_name(grant.user_id), grant.name, link.address, grants, frozenset({grant.role}), tenant=grant.tenant,
         joined_at_ms=link.joined_at_ms, allows=allows, account_created=grant.account_created, tags=grant.tags,
-        in_all_rooms=any(entry.pattern == "*" and entry.role is Role.APP for entry in grant.rooms),
+        jti=grant.jti, in_all_rooms=any(entry.pattern == "*" and entry.role is Role.APP for entry in grant.rooms),
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from protocol.activities.schedules import JobState, JobView
 from protocol.clients import open_client
 from protocol.clients.events import CallRefused
 from protocol.codes import ErrorCode, Role, RoomPhase
-from protocol.operations import Scope
+from protocol.operations import BY_NAME, Scope
 from protocol.operations.schedules import CancelSchedule, ChangeSchedule
 from tests.support.api import API, client_of, ok, refused
 from tests.support.durable import durable_broker
+from tests.support.operating import operate
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration
@@ -155,6 +157,21 @@ async def test_a_job_of_a_host_runs_with_its_role(directory: Path) -> None:
         assert (await has_run(broker, "j")).refusal is None
 
 
+async def test_what_was_scheduled_with_a_revoked_token_is_cancelled_and_other_jobs_stay(
+    directory: Path,
+) -> None:
+    async with durable_broker(directory) as broker:
+        at_ms = soon(broker, 3_600_000)
+        row = BY_NAME["schedules.create"]
+        for id, jti in (("stolen", "t-1"), ("own", "t-2"), ("none", "")):
+            host = Caller("ann", "Ann", "10.0.0.1", lambda room: Role.HOST, frozenset({Role.HOST}), jti=jti)
+            await broker.operations.call(host, row, (ROOM, id, "rooms.set_phase", PAUSE, at_ms))
+        await operate(broker, "users.revoke", None, 0, "t-1", at_ms)
+        page = await operate(broker, "schedules.list", ROOM)
+        states = {job.id: job.state for job in page.items}
+        assert states == {"stolen": JobState.CANCELLED, "own": JobState.PENDING, "none": JobState.PENDING}
+
+
 async def test_a_job_that_fell_due_meanwhile_runs_after_the_restart_or_is_missed(directory: Path) -> None:
     async with durable_broker(directory, api=API) as broker, client_of(broker) as http:
         at_ms = soon(broker, 2000)
@@ -232,6 +249,11 @@ async def test_rights_are_those_of_the_time_when_it_runs() -> None:
     again = caller_again(creator, "job/j/1", lambda: None, revocations, 6000)
     assert again is not None
     assert (again.role_in(ROOM), again.role_in("live-2"), again.key) == (Role.HOST, None, "job/j/1")
+    stolen = creator_of(replace(host, jti="t-1"), ROOM, 5_000_000)
+    assert caller_again(stolen, "", lambda: None, revocations, 6000) is not None
+    await revocations.revoke_token("", "t-1", 6_000_000)
+    assert caller_again(stolen, "", lambda: None, revocations, 6000) is None
+    assert caller_again(creator, "", lambda: None, revocations, 6000) is not None
     key = Caller("shop", "shop", "127.0.0.1", lambda room: Role.APP, frozenset({Role.APP}), frozenset({Scope.ADMIN}))
     scopes = frozenset({Scope.ROOMS_READ})
     keys = ApiKeys({"shop": ApiKey("shop", b"", scopes, expires_at=100)}, lambda: 0)

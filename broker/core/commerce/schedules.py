@@ -115,6 +115,12 @@ class Job(Activity[T]):
         return self._plan is not None
 
     @property
+    def waiting_for(self) -> tuple[Any, ...]:
+        """The creator of a job whose time has not come; () = it has, or there is none."""
+        plan = self._plan
+        return () if plan is None or self._state is not JobState.PENDING else plan.creator
+
+    @property
     def removable_at(self) -> int | None:
         if self._state is JobState.FIRED:
             return None if self._ran is None else self._ran[0]
