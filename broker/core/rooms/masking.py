@@ -51,15 +51,16 @@ _OWNED = frozenset({"name"})
 class NameMask:
     """Masks of one room. ``key``: of the broker and the room, at least 16 bytes."""
 
-    __slots__ = ("_cache", "_key")
+    __slots__ = ("_cache", "_key", "_names")
 
     def __init__(self, key: bytes) -> None:
         self._key = key
         self._cache: OrderedDict[str, str] = OrderedDict()
+        self._names: dict[str, str] = {}
 
     def __len__(self) -> int:
-        """Return how many masked ids are remembered."""
-        return len(self._cache)
+        """Return how many masked ids and names are remembered."""
+        return len(self._cache) + len(self._names)
 
     def user(self, user_id: str) -> str:
         """Return the masked id of a user; that of nobody is empty."""
@@ -75,7 +76,12 @@ class NameMask:
 
     def name(self, name: str) -> str:
         """Return a masked name; an empty one stays empty."""
-        return masked_name(name) if name else ""
+        found = self._names.get(name)
+        if found is None:
+            if len(self._names) >= MAX_CACHED:
+                self._names.clear()
+            found = self._names[name] = masked_name(name) if name else ""
+        return found
 
     def message(self, message: Message) -> Message:
         """Return what a room sends as those get it who may not know its viewers."""
