@@ -43,7 +43,8 @@ MAX_SUMMARY_BYTES = 2048
 MAX_LISTED = 20
 MAX_REASON_CHARS = 256
 _TRAFFIC = frozenset({
-    "app.call", "directs.send", "keys.delete", "keys.set", "keys.set_many", "locks.acquire", "locks.release",
+    "app.call", "audiences.follow", "audiences.share",
+    "directs.send", "keys.delete", "keys.set", "keys.set_many", "locks.acquire", "locks.release",
     "locks.renew", "messages.publish", "messages.publish_many",
 })  # fmt: skip
 """What the platform does by the thousand, and is in streams and inboxes."""
