@@ -336,7 +336,7 @@ class ErrorCode(IntEnum):
     TOO_MANY_ROOMS_OPEN = 304
     """The broker has as many rooms as it may."""
     LOCKED = 305
-    """Another caller holds the lock."""
+    """Another caller holds the lock, or the user is being erased."""
     NOT_OPEN = 306
     """The activity has not begun; `retry_after_ms` says when it does."""
     ALL_RESERVED = 307

@@ -28,6 +28,7 @@ _COMMON = (
     ErrorCode.KEY_REUSED,
     ErrorCode.RATE_LIMITED,
     ErrorCode.OVERLOADED,
+    ErrorCode.LOCKED,
     ErrorCode.PAYLOAD_TOO_LARGE,
 )
 _REASONS = {

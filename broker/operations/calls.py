@@ -279,7 +279,7 @@ class Operations:
             named.add(caller.id)
         qualified = {user if SEPARATOR in user else qualify(caller.tenant, user) for user in named}
         if not qualified.isdisjoint(self._parts.revocations.refused_users):
-            raise OperationError(ErrorCode.OVERLOADED, "is being erased", "user", ERASED_RETRY_MS)
+            raise OperationError(ErrorCode.LOCKED, "is being erased", "user", ERASED_RETRY_MS)
 
     def _charge(self, name: str, rate: RateLimit, caller: str, rule: str) -> None:
         """Count a call; OperationError RATE_LIMITED above the rate."""

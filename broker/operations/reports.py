@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from broker.core.reports.show import ShowFold
-from broker.ledger import Reader
+from broker.ledger import Ledger, Reader
 from broker.ledger.streams import FoundStream, entries_page, find_stream
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import ask, later, required
@@ -30,8 +30,15 @@ FLUSH_S = 1.0
 """How long a report waits until the ledger has written what came before it; a commit takes some milliseconds."""
 
 
+def _ledger_for(parts: Parts, room: str) -> Ledger:
+    """Return the ledger; OperationError where there is none: UNKNOWN_ROOM, or NOT_KEPT of a room that is open."""
+    if parts.ledger is None:
+        parts.room(room)
+    return required(parts.ledger)
+
+
 async def _report(parts: Parts, caller: Caller, request: ReportRoom) -> RoomReport:
-    ledger = required(parts.ledger)
+    ledger = _ledger_for(parts, request.room)
     room = parts.hub.find(request.room)
     if room is not None and request.epoch in (None, room.state.epoch):
         if room.state.phase is RoomPhase.ENDED:
@@ -62,7 +69,7 @@ def _fold_page(reader: Reader, fold: ShowFold, stream: FoundStream, after: int) 
 
 
 async def _export(parts: Parts, caller: Caller, request: ExportRoom) -> RoomExport:
-    ledger = required(parts.ledger)
+    ledger = _ledger_for(parts, request.room)
     settings = parts.control.settings()
     fields = ExportFields(settings["ledger.export_names"], settings["ledger.export_texts"])
     found = await ask(ledger, _read_lines, request, fields)

@@ -42,13 +42,12 @@ MAX_PAGE_BYTES = 256 * 1024
 
 async def _queue(parts: Parts, caller: Caller, request: ListReview) -> ReviewPage:
     room, after = _position(request.cursor)
-    if request.room is not None:
-        rooms = [room_of(parts, request.room).name]
-    elif not caller.is_backend:
-        raise OperationError(ErrorCode.BAD_FIELD, "is required", "room")
-    else:
-        rooms = [name for name in _rooms_with_queue(parts, caller) if plain_name(name) >= room]
+    rooms = [] if request.room is None else [room_of(parts, request.room).name]
     required(parts.ledger)
+    if request.room is None:
+        if not caller.is_backend:
+            raise OperationError(ErrorCode.BAD_FIELD, "is required", "room")
+        rooms = [name for name in _rooms_with_queue(parts, caller) if plain_name(name) >= room]
     found: list[ReviewItem] = []
     for name in rooms:
         first = after if plain_name(name) == room else 0

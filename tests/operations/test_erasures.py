@@ -256,6 +256,6 @@ async def test_a_user_who_is_being_erased_can_do_nothing_new(directory: Path) ->
             ):
                 with pytest.raises(OperationError, match="is being erased") as refusal:
                     await operate(broker, operation, *request, key="k1")
-                assert refusal.value.code is ErrorCode.OVERLOADED
+                assert refusal.value.code is ErrorCode.LOCKED
             await operate(broker, "coupons.issue", "live-1", "new", "bob", key="k2")
         await operate(broker, "coupons.issue", "live-1", "new", VICTIM, key="k1")
