@@ -75,19 +75,19 @@ class PostTrace:
 
     __slots__ = (
         "author", "client_msg_id", "count", "decided_at", "detail", "folded", "merged_into", "outcome", "publication",
-        "received_at", "received_ms", "tick", "to_sender", "type", "user",
+        "received_at", "received_ms", "text", "tick", "to_sender", "type", "user",
     )  # fmt: skip
 
-    def __init__(
-        self, user: str, client_msg_id: str, type: int, folded: int, received_at: float, received_ms: int
-    ) -> None:
+    def __init__(self, user: str, client_msg_id: str, type: int, received_at: float, received_ms: int) -> None:
         self.author = user
         """Who has posted it, as the room knows it."""
         self.user = plain_name(user)
         self.client_msg_id = client_msg_id
         self.type = type
-        self.folded = folded
-        """Hash of the text as the merge compares it, 0 where there is none."""
+        self.text = 0
+        """Hash of the text, 0 where there is none."""
+        self.folded = 0
+        """Hash of the text as the merge compares it."""
         self.received_at = received_at
         self.received_ms = received_ms
         self.decided_at: float | None = None
@@ -132,8 +132,9 @@ class RoomTraces(Generic[T]):
             if not self._posts:
                 return
             self._forget(next(iter(self._posts)))
-        folded = hash(fold(text)) if text is not None and type in _TEXTS else 0
-        trace = PostTrace(user, client_msg_id, type, folded, now, now_ms)
+        trace = PostTrace(user, client_msg_id, type, now, now_ms)
+        if text is not None and type in _TEXTS:
+            trace.text, trace.folded = hash(text), hash(fold(text))
         self._posts[trace] = None
         self._budget.used += 1
         self.open[ticket] = trace
@@ -173,15 +174,10 @@ class RoomTraces(Generic[T]):
             decided = traces if first == number else []
         if not decided:
             return ()
-        authors = {trace.author for trace in decided}
-        if any(trace.outcome is Outcome.MERGED for trace in decided):
-            candidates = entries[:MAX_ENTRIES]
-        else:
-            candidates = [each for each in entries if each.user_id in authors]
-        shown = {hash(fold(each.payload[0])): each for each in candidates if each.type in _TEXTS}
+        own, into = _entries_of(decided, entries)
         publication = Publication(now, members)
         for trace in decided:
-            entry = shown.get(trace.folded) if trace.outcome in _SHOWN else None
+            entry = into.get(trace.folded) if trace.outcome is Outcome.MERGED else own.get((trace.author, trace.text))
             if entry is not None:
                 trace.count = entry.count
                 trace.merged_into = plain_name(entry.user_id) if trace.outcome is Outcome.MERGED else ""
@@ -235,3 +231,31 @@ class RoomTraces(Generic[T]):
             del self._by_offset[trace.detail]
         for ticket in [ticket for ticket, each in self.open.items() if each is trace]:
             del self.open[ticket]
+
+
+def _entries_of(
+    traces: Iterable[PostTrace], entries: Sequence[TickEntry]
+) -> tuple[dict[tuple[str, int], TickEntry], dict[int, TickEntry]]:
+    """Return the entries of a tick that show accepted posts, by author and text, and merged ones, by folded text.
+
+    Looked for until all are found: to fold a text costs as much as to take a message in.
+    """
+    accepted = {(trace.author, trace.text) for trace in traces if trace.outcome is Outcome.ACCEPTED}
+    merged = {trace.folded for trace in traces if trace.outcome is Outcome.MERGED}
+    own: dict[tuple[str, int], TickEntry] = {}
+    into: dict[int, TickEntry] = {}
+    for each in entries:
+        if not accepted:
+            break
+        key = each.user_id, hash(each.payload[0])
+        if key in accepted and each.type in _TEXTS:
+            accepted.discard(key)
+            own[key] = each
+    for each in entries[:MAX_ENTRIES]:
+        if not merged:
+            break
+        folded = hash(fold(each.payload[0])) if each.type in _TEXTS else 0
+        if folded in merged:
+            merged.discard(folded)
+            into[folded] = each
+    return own, into

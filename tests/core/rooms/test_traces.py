@@ -48,20 +48,27 @@ class TracesMachine(RuleBasedStateMachine):
             if known is not None:
                 assert (known.outcome, known.detail, known.decided_at) == (outcome, detail, self.now)
 
-    @rule(room=st.integers(0, 1))
-    def decide_by_tick(self, room: int) -> None:
+    @rule(
+        room=st.integers(0, 1),
+        outcome=st.sampled_from([Outcome.ACCEPTED, Outcome.MERGED]),
+        text=st.sampled_from(["text", "TEXT", "other"]),
+    )
+    def decide_by_tick(self, room: int, outcome: Outcome, text: str) -> None:
         found, waiting = self.rooms[room], self.waiting[room]
         followed = {ticket: trace for ticket, trace in found.open.items() if ticket in waiting}
-        found.decide_all([(ticket, Outcome.ACCEPTED) for ticket in sorted(waiting)], 3, self.now)
+        found.decide_all([(ticket, outcome) for ticket in sorted(waiting)], 3, self.now)
         assert found.published_tick(2, (), self.now, 8) == (), "another one, that was delayed"
         waiting.clear()
-        entry = TickEntry(MessageType.DANMAKU, "ann", "Ann", ("TEXT",), 5, (), Role.VIEWER)
+        entry = TickEntry(MessageType.DANMAKU, "ann", "Ann", (text,), 5, (), Role.VIEWER)
         publications = found.published_tick(3, (entry,), self.now, 8)
         assert len(publications) == bool(followed)
         for trace in followed.values():
             assert (trace.tick, trace.publication) == (3, publications[0])
-            is_shown = trace.type == MessageType.DANMAKU and "ann" in {each.user for each in followed.values()}
-            assert trace.count == (5 if is_shown else 0), "texts are compared as they merge"
+            if outcome is Outcome.MERGED:  # into another one's: texts are compared as they merge
+                is_shown = trace.type == MessageType.DANMAKU and text != "other"
+            else:
+                is_shown = trace.type == MessageType.DANMAKU and (trace.author, text) == ("ann", "text")
+            assert trace.count == (5 if is_shown else 0)
         assert found.published_tick(4, (entry,), self.now, 8) == ()
 
     @rule(room=st.integers(0, 1), user=USERS)
