@@ -47,6 +47,7 @@ def cancel_at_every_step(operation: Operation, least: int, *, clock: trio.abc.Cl
     (otherwise something else was cancelled). Afterwards no descriptor, and no thread but Trio's idle ones, may be left.
     """
     gc.collect()  # free what earlier tests have left
+    gc.freeze()  # and scan the rest no more: each step may collect, half a second after thousands of tests
     descriptors = -1
     for step in range(1, MAX_STEPS + 1):
         instrument = CancelAtStep(step)
