@@ -43,7 +43,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "report": LazyCommand("broker.cli.report:report", "Report of a show: JSON, and a page for the browser."),
     "export": LazyCommand("broker.cli.export:export", "What happened in a room as NDJSON, resumable."),
     "replay": LazyCommand("broker.cli.replay:replay", "State of a room at any moment of its past."),
-    "audit": LazyCommand("broker.cli.audit:audit", "Verify or export who has changed what, or print the chain's head."),
+    "audit": LazyCommand("broker.cli.audit:audit", "Who has changed what: verify, export, head of the chain."),
     "lottery": LazyCommand("broker.cli.lottery:lottery", "Verify the proof of a lottery."),
     "check-config": LazyCommand("broker.cli.config:check_config", "Report every error in a configuration file."),
     "print-config": LazyCommand("broker.cli.config:print_config", "Print the settings, explained, as TOML."),

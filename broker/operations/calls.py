@@ -302,14 +302,24 @@ class Operations:
     def _start(self, caller: Caller, row: OperationRow, request: Any) -> Any:
         """Run a handler, with an entry of the audit where it needs one: its result, or what returns or brings it."""
         if self.audit.covers(caller, row):
-            return self._audited(caller, row, request)
+            return self._audited(
+                caller, row, request, self.audit.state(row, request), self._begun(caller, row, request)
+            )
         return self._run(caller, row, request)
 
-    async def _audited(self, caller: Caller, row: OperationRow, request: Any) -> Any:
-        """Run a handler and write what it has done, or its refusal."""
-        before, outcome, result = self.audit.state(row, request), ErrorCode.INTERNAL_ERROR.name, None
+    def _begun(self, caller: Caller, row: OperationRow, request: Any) -> Any:
+        """Run a handler as `_run`, now, so that calls begin in the order in which they came; return what it raises."""
         try:
-            found = self._run(caller, row, request)
+            return self._run(caller, row, request)
+        except Exception as error:  # `_audited` writes it and raises it
+            return error
+
+    async def _audited(self, caller: Caller, row: OperationRow, request: Any, before: Any, found: Any) -> Any:
+        """Write what a handler has done, or its refusal; ``before``: the state then, ``found``: result of `_begun`."""
+        outcome, result = ErrorCode.INTERNAL_ERROR.name, None
+        try:
+            if isinstance(found, Exception):
+                raise found
             if type(found) is Deferred:
                 with trio.move_on_after(CALL_S):
                     found = await found.wait()

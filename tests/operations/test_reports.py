@@ -137,6 +137,7 @@ async def test_only_rooms_of_the_ledger_have_reports(directory: Path) -> None:
     assert done.exit_code == 1
     assert "has nothing of room never" in done.output
     async with running_broker() as broker:
+        await as_platform(broker, "rooms.open", room="lobby")
         with pytest.raises(OperationError) as caught:
             await as_platform(broker, "rooms.report", room="lobby")
         assert caught.value.code is ErrorCode.NOT_KEPT

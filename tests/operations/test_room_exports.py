@@ -119,6 +119,7 @@ async def test_an_export_is_of_one_room_of_one_tenant(directory: Path) -> None:
             await exported(broker, "never")
         assert caught.value.code is ErrorCode.UNKNOWN_ROOM
     async with running_broker() as broker:
+        await operate(broker, "rooms.open", "lobby")
         with pytest.raises(OperationError) as caught:
             await exported(broker)
         assert caught.value.code is ErrorCode.NOT_KEPT
