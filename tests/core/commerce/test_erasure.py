@@ -10,11 +10,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from hypothesis.strategies import sampled_from
 
 from broker.core.commerce.activity import ErasedUser
+from broker.core.commerce.audiences import Audiences, DefineTags, Share
 from broker.core.commerce.kinds import activity_kinds
 from broker.core.commerce.mic import GRACE_MS
 from broker.core.commerce.polls import LATE_ANSWERS_MS, VOTE_WINDOW_MS, VoteCommand
 from broker.core.commerce.quizzes import PAID_AT_ONCE, AnswerQuestionCommand, FinishQuizCommand, RevealQuestionCommand
 from broker.core.commerce.schedules import ERASED_CREATOR, CreateJob, Job
+from protocol.activities.audiences import OwnReach, TagRule
 from protocol.codes import Role
 from protocol.lottery.proof import verify
 from tests.core.commerce import (
@@ -69,6 +71,8 @@ def erasing(machine: type[RuleBasedStateMachine], users: Sequence[str]) -> type[
             before = amounts_of(driver)
             is_same_state = not driver.is_under_way
             left = driver.erase(user)
+            if isinstance(self, test_audiences.ReachMachine):
+                self.share_keys[user].clear()  # keys go with the user: who has its id now has used none
             if getattr(getattr(self, "new", None), "is_blind", True):
                 assert not left
             is_removed = driver.activity.kind == "reviews"  # messages of the user go
@@ -110,6 +114,17 @@ def test_a_batch_that_the_ledger_refuses_leaves_nothing_of_the_user_either() -> 
     driver.runner.refused(driver.now_ms)
     assert driver.runner.erase(erased)
     assert "ann" not in "".join(strings_in(driver.runner, "runner"))
+
+
+def test_the_share_keys_of_an_erased_user_are_free_for_who_has_its_id_next() -> None:
+    driver = ActivityDriver(Audiences)
+    driver.ask(DefineTags((TagRule("fans"),)), platform)
+    assert driver.ask(Share("wechat", None, "a"), viewer("ann")) == OwnReach(False, 1, 0)
+    assert driver.erase("ann") == []
+    driver.restart()
+    assert driver.ask(Share("qq", None, "a"), viewer("ann")) == OwnReach(False, 1, 0)
+    assert (driver.activity.reach_of("erased-1").shares, driver.activity.totals().shares) == (1, 2)
+    driver.check()
 
 
 def test_the_prize_of_an_erased_winner_is_paid_once_whatever_the_order_of_the_ids() -> None:
