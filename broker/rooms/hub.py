@@ -47,7 +47,7 @@ from broker.core.structures.steps import run_steps
 from broker.core.tenants.names import tenant_of
 from broker.core.tenants.quotas import Tenants
 from broker.core.users.preferences import PreferenceTable
-from broker.ledger import LedgerDamaged, LedgerRefused, ResultBatch
+from broker.ledger import LedgerDamaged, LedgerRefused, LedgerState, ResultBatch
 from broker.rooms.actions import ActionQueue
 from broker.rooms.activity_records import read_activity
 from broker.rooms.fanout import FanOut
@@ -434,6 +434,18 @@ class Hub:
                 self.crash(room)
             if count % CHECKPOINT_BATCH == 0:
                 await trio.lowlevel.checkpoint()
+
+    async def write_checkpoints(self) -> None:
+        """Write the totals of all rooms, again and again where the ledger's queue is full, until it has them all.
+
+        Returns early where the ledger cannot write.
+        """
+        store = self._room_store
+        while store is not None and store.ledger.state is LedgerState.READY:
+            await self._checkpoint_all()
+            await store.ledger.flush()
+            if not store.unwritten and all(room.has_crashed or room.journal.is_written for room in self):
+                return
 
     async def _supervise(self, room: Room) -> None:
         """Run one room; however it ends, remove its members and the room, and keep its account."""

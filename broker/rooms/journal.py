@@ -250,7 +250,13 @@ class RoomJournal:
                 if result is SubmitResult.QUEUED:
                     self._submitted = totals
                 else:
+                    self._submitted = b""  # totals that have not changed are written with the scores
                     self.state.rankings.put_back(scores)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the ledger has taken what the last `checkpoint` was to write."""
+        return self._store is None or self.state.phase is RoomPhase.ENDED or self._totals == self._submitted
 
     def remove_records(self) -> None:
         """Remove the scores of the rankings and the highlights: the stream has ended."""

@@ -345,6 +345,11 @@ class RoomStore:
         if found:
             log.info("rooms restored", rooms=len(found), events=sum(len(each.events) for each in found.values()))
 
+    @property
+    def unwritten(self) -> int:
+        """Last rows of closed rooms that the ledger could not take."""
+        return len(self._unwritten)
+
     def write_again(self) -> None:
         """Submit again what the ledger could not take of closed rooms. Called with the checkpoints of the open ones."""
         unwritten, self._unwritten = self._unwritten, {}

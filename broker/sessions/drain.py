@@ -5,6 +5,8 @@
 3. The rooms publish what waits, and the ledger commits everything: for at most a third of ``link.drain_limit_s``.
 4. Every connection gets GOAWAY with a spread return time, a backlogged one after what waits for it; at most
    ``link.drain_s``, and not more than another third.
+5. Totals of rooms that the ledger was too full for, and those that have changed since, are written: in what is left of
+   the two thirds.
 
 The last third is the ledger's, when its task ends.
 """
@@ -53,7 +55,7 @@ async def drain(
     ``sessions`` shrinks as connections end. Returns after at most two thirds of ``link.drain_limit_s``, and the second
     that a client has at least to take its GOAWAY.
     """
-    begun = clock()
+    begun, begun_at = clock(), trio.current_time()
     window_ms = round(link.drain_s * 1000)
     third_s = link.drain_limit_s / 3
     log.info("draining", connections=len(poller))
@@ -73,6 +75,8 @@ async def drain(
         await _close_all(sessions, poller, window_ms)
         while connection_limits.held:  # noqa: ASYNC110 - as above
             await trio.sleep(0.02)
+    with trio.move_on_at(begun_at + 2 * third_s):
+        await hub.write_checkpoints()
     log.info(
         "drained", seconds=round(clock() - begun, 3), cut=connection_limits.held,
         ledger_waiting=0 if ledger is None else ledger.waiting, ledger_late=committing.cancelled_caught,

@@ -80,8 +80,10 @@ def test_totals_that_were_not_written_are_written_by_the_next_checkpoint(how: st
     journal.checkpoint()
     ledger.deliver()
     assert ledger.written == []
+    assert not journal.is_written
     fail(ledger, "")
     journal.checkpoint()
+    assert journal.is_written
     assert ledger.written == [
         RoomCheckpointed("lobby", 7, 1000, state.totals()),
         RecordPut("room.score", "lobby", "7 likes ann", 1000, pack_body((3, 0))),

@@ -336,3 +336,25 @@ async def test_draining_writes_what_was_paced_and_the_totals(directory: Path) ->
         await ann.login("dev:ann")
         _, joined = await ann.join()
         assert (joined.offset, joined.likes) == (22, 3), "twelve gifts, and the ends of the ten combos that had started"
+
+
+async def test_draining_writes_the_totals_of_more_rooms_than_the_ledger_takes_at_once(directory: Path) -> None:
+    async with durable_broker(directory, link={"drain_s": 1}, ledger={"queue_items": 1}) as broker:
+        async with trio.open_nursery() as nursery, raw_link(broker) as max_:
+            await max_.login("dev:max:host")
+            rooms = [(await max_.join(f"room-{number}"))[0] for number in range(6)]
+            await broker.hub.second_taken.wait()  # the next checkpoint that is due is a second away
+            for sequence, room in enumerate(rooms):
+                await max_.post(room, sequence, MessageType.LIKE, (sequence + 1,))
+            nursery.start_soon(broker.drain)
+            await max_.expect_close()
+            await max_.stream.aclose()
+        await broker.stopped.wait()
+    async with durable_broker(directory) as broker, raw_link(broker) as ann:
+        await ann.login("dev:ann")
+        for number in range(6):
+            room, joined = await ann.join(f"room-{number}")
+            assert joined.likes == number + 1
+            opened = broker.hub.room(room)
+            assert opened is not None
+            assert [each.score for each in opened.state.rankings.dump()] == [number + 1]
