@@ -49,7 +49,7 @@ def verify(
 ) -> None:
     """Check every row and the whole hash chain, as `ledger verify` does, and that the chain goes through each --anchor.
 
-    Without an anchor from elsewhere nobody can tell a ledger that somebody has written anew.
+    Without an anchor from elsewhere, a ledger that was rewritten as a whole verifies too.
     """
     with opened(config_path, settings, data_dir, copy) as reader:
         reader.verify_all()
