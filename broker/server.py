@@ -27,7 +27,7 @@ from broker.auth.tokens import Authenticator
 from broker.config.files import user_path
 from broker.config.schema import RELOADABLE, Config, changed_settings, settings_of, with_reloadable, without_limit
 from broker.core.clock import TrustedClock
-from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadStage
+from broker.core.limits.overload import ByteBudget, OverloadMonitor
 from broker.core.limits.rate_limit import Rate
 from broker.core.moderation.screening import Screens
 from broker.core.net.connection_limits import ConnectionLimits
@@ -38,7 +38,8 @@ from broker.http.app import ApiParts, make_app
 from broker.http.connection import HttpCounters
 from broker.http.live import live_parts
 from broker.http.serving import HttpServer, api_limits
-from broker.ledger import Ledger, LedgerState, ResultBatch
+from broker.http.viewer_pages import console_site, viewer_pages
+from broker.ledger import Ledger, ResultBatch
 from broker.ledger.configured import ledger_of, reload_ledger
 from broker.ledger.queries import LedgerQueries
 from broker.net.descriptors import connection_limit, limits_of
@@ -68,6 +69,7 @@ from broker.sessions.context import SessionContext
 from broker.sessions.drain import drain
 from broker.sessions.session import Session
 from broker.sessions.watching import WatchSession
+from broker.telemetry.health import health_of
 from broker.telemetry.logs import LogFile, configure, report_left_out
 from broker.telemetry.loop_monitor import LoopMonitor
 from broker.telemetry.metrics import Stats, counters_of, scrape
@@ -332,6 +334,7 @@ class Broker:
             clock=self._clock,
             started_at_s=self.clock.now_ms() / 1000,
             live=live_parts(self._parts, lambda: self.draining),
+            pages=console_site(self.config, self.addresses),
         )
         await HttpServer(make_app(parts), listen, self.api_limits, self.api_counters).run(task_status=task_status)
 
@@ -346,8 +349,9 @@ class Broker:
 
     def _make_listener(self, transports: TransportSettings, kind: type[Listener] = Listener) -> Listener:
         return kind(
-            self.config, transports, self.connection_limits, self._make_session, status=self.status, watch=self._watch
-        )
+            self.config, transports, self.connection_limits, self._make_session, status=self.status, watch=self._watch,
+            pages=viewer_pages(self.config, self.context.auth),
+        )  # fmt: skip
 
     def _make_session(self, transport: Transport) -> Session:
         return Session(transport, self.context)
@@ -362,26 +366,9 @@ class Broker:
 
     def status(self) -> tuple[bool, dict[str, Any]]:
         """Return readiness and the fields of ``GET /healthz``."""
-        stage = self.monitor.stage
-        ready = not self.draining and stage < OverloadStage.REFUSE_JOINS
-        state = "draining" if self.draining else "ok" if ready else "overloaded"
-        fields: dict[str, Any] = {"status": state, "stage": int(stage)}
-        if self.jwks.is_stale:
-            ready = False
-            fields["keys"] = "stale"
-            if state == "ok":
-                fields["status"] = "degraded"
-        if self.ledger is not None:
-            keeps, more = self.ledger.status()
-            fields |= more
-            # Danmaku continue while the disk is full; but a broker without committed data needs an operator.
-            ready = ready and self.ledger.state is not LedgerState.DAMAGED
-            distrust = self.clock.distrust()
-            if distrust:
-                fields["clock"] = distrust
-            if not keeps and state == "ok":
-                fields["status"] = "degraded"
-        return ready, fields
+        return health_of(
+            self.monitor.stage, self.ledger, self.clock, is_draining=self.draining, has_stale_keys=self.jwks.is_stale
+        )
 
     async def call(
         self, operation: str, /, *, idempotency_key: str = "", dry_run: bool = False, tenant: str = "", **fields: Any

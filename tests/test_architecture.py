@@ -169,6 +169,7 @@ DOORS = {
     "wsproto": ("broker.net.websocket", "protocol.clients"),
     "jwt": ("broker.auth.jws",),
     "msgspec": (
+        "broker.config.pages",
         "broker.config.privacy",
         "broker.auth.jws",
         "broker.config.moderation",

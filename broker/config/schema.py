@@ -26,6 +26,7 @@ from broker.config.files import FileError, exposure, read_bytes_of, read_secret_
 from broker.config.loader import Layers, Problem, nested, secret_paths, write_toml
 from broker.config.moderation import ModerationConfig, moderation_conflicts, moderation_file_problems
 from broker.config.origins import origin_problem
+from broker.config.pages import PagesConfig, pages_conflicts
 from broker.config.privacy import PrivacyConfig, privacy_conflicts
 from broker.config.sections import (
     AdmissionConfig,
@@ -135,6 +136,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ledger: LedgerConfig = msgspec.field(default_factory=LedgerConfig)
     privacy: PrivacyConfig = msgspec.field(default_factory=PrivacyConfig)
     api: ApiConfig = msgspec.field(default_factory=ApiConfig)
+    pages: PagesConfig = msgspec.field(default_factory=PagesConfig)
     webhooks: WebhookConfig = msgspec.field(default_factory=WebhookConfig)
     moderation: ModerationConfig = msgspec.field(default_factory=ModerationConfig)
     log: LogConfig = msgspec.field(default_factory=LogConfig)
@@ -392,6 +394,7 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
 
     builtin = {t.name.lower() for t in MessageType}
     yield from privacy_conflicts(config.privacy)
+    yield from pages_conflicts(config.pages)
     yield from webhook_conflicts(config.webhooks, builtin | {t.name for t in config.types})
     connect = config.webhooks.questions.connect
     if connect.endpoint is not None and connect.deadline_ms >= link.handshake_timeout_s * 1000:

@@ -27,6 +27,7 @@ from broker.core.tenants.names import qualify
 from broker.http.json_body import MAX_BODY_BYTES, parse_body, wrong_field
 from broker.http.live import MAX_SECONDS, LiveParts, LiveResponse, LiveStreams
 from broker.http.openapi import DRY_RUN, document, reference_page
+from broker.http.page_files import PageSite
 from broker.http.problems import HttpProblem, problem_of
 from broker.net.loopback import FORWARDED_HEADERS, is_of_this_machine
 from broker.operations.caller import Caller, OperationError
@@ -64,6 +65,8 @@ class ApiParts:
     started_at_s: float
     """Unix seconds."""
     live: LiveParts
+    pages: PageSite | None = None
+    """The console with its files; None: there is none."""
 
 
 class _Api:
@@ -263,6 +266,19 @@ class _Api:
             return problem.response(request_id)
         return LiveResponse(self._live, qualify(caller.tenant, result.room), caller.account, arguments["seconds"])
 
+    async def page(self, request: Request) -> Response:
+        """Answer ``GET /console`` and its files, which are no secret: what they show needs a key."""
+        site = self._parts.pages
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.raw}
+        path = request.scope["raw_path"].decode("latin-1")
+        answer = None if site is None else site.answer(request.method, path, headers)
+        if answer is None:
+            return HttpProblem(404, "UNKNOWN_OPERATION", "there is nothing at this path").response(secrets.token_hex(8))
+        response = Response(b"" if request.method == "HEAD" else answer.body, answer.status, dict(answer.headers))
+        if request.method == "HEAD":
+            response.headers["content-length"] = str(len(answer.body))
+        return response
+
     async def openapi(self, request: Request) -> Response:
         """Answer ``GET /v1/openapi.json``."""
         return JSONResponse(document())
@@ -308,6 +324,8 @@ def make_app(parts: ApiParts) -> Starlette:
             Route("/stats/{room}", api.live_stats),
             Route("/v1/openapi.json", api.openapi),
             Route("/docs", api.docs),
+            Route("/console", api.page, methods=methods),
+            Route("/pages/{path:path}", api.page, methods=methods),
             Route("/v1/{subject}/{operation}", api.call, methods=methods),
         ],
         exception_handlers={404: unknown, 405: wrong_method},

@@ -1,7 +1,8 @@
 """HTTP on the viewers' port, apart from WebSockets: read one request head, answer it, close.
 
-``GET /healthz`` answers a load balancer whether viewers may be sent here; every other request gets a short text.
-There is one request per connection and no body is ever read, so nothing can be smuggled behind it. Only heads are
+``GET /healthz`` answers a load balancer whether viewers may be sent here; pages have answers of their own
+(`broker.net.page_connection`), every other request gets a short text. No body is ever read: a request that has one is
+the last of its connection, so nothing can be smuggled behind it. Only heads are
 read, and strictly, so the grammar is one expression; the tests hold it against h11: what is accepted here, h11 accepts
 and reads the same.
 
@@ -24,12 +25,15 @@ __all__ = [
     "Health",
     "HttpRefusal",
     "HttpRequest",
+    "PageAnswer",
+    "Pages",
     "answer",
     "could_be_http",
     "find_end",
     "read_head",
     "refuse",
     "response",
+    "write_answer",
 ]
 
 MAX_HEAD_BYTES = 16 * 1024
@@ -81,6 +85,18 @@ class HttpRefusal(NamedTuple):
     status: int
     text: str
     headers: tuple[tuple[str, str], ...] = ()
+
+
+class PageAnswer(NamedTuple):
+    """One answer with a body; ``headers`` are all but Content-Length and Connection."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+Pages = Callable[[HttpRequest], PageAnswer | None]
+"""Returns the answer to a request for a page or one of its files; None: it is for something else."""
 
 
 def could_be_http(start: bytes | bytearray) -> bool:
@@ -180,3 +196,14 @@ def _response(
         *(f"{name}: {value}" for name, value in headers),
     ]
     return "\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + (b"" if head_only else body)
+
+
+def write_answer(answer: PageAnswer, *, head_only: bool, keeps: bool) -> bytes:
+    """Write an answer; ``keeps``: another request may follow on the connection."""
+    lines = [
+        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
+        *(f"{name}: {value}" for name, value in answer.headers),
+        *([] if answer.status == 304 else [f"Content-Length: {len(answer.body)}"]),
+        f"Connection: {'keep-alive' if keeps else 'close'}",
+    ]
+    return "\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + (b"" if head_only else answer.body)

@@ -22,7 +22,7 @@ from broker.config.schema import Config
 from broker.core.net.connection_limits import Admission, ConnectionLimits, Refuse
 from broker.core.net.proxy_header import Networks, plain_address
 from broker.net.event_stream import EventStreamTransport
-from broker.net.http1 import Health
+from broker.net.http1 import Health, Pages
 from broker.net.protocol_detection import DetectorSettings, ProtocolDetector
 from broker.net.tls import server_context
 from broker.net.transport import Owner, Transport, TransportSettings
@@ -66,16 +66,18 @@ class Listener:
         *,
         status: Health,
         watch: Callable[[EventStreamTransport], None] | None = None,
+        pages: Pages | None = None,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        """``make_session`` gives a new transport its owner, ``watch`` a stream of events. OSError if the TLS files are
-        wrong."""
+        """``make_session`` gives a new transport its owner, ``watch`` a stream of events; ``pages`` answers browsers.
+        OSError if the TLS files are wrong."""
         listen = config.listen
         self.detector = DetectorSettings(
             connection_limits=connection_limits,
             make_session=make_session,
             health=status,
             watch=watch,
+            pages=pages,
             origins=_origins(config),
             tls=_tls(config),
             trusted=Networks(listen.trusted_proxies),

@@ -42,6 +42,7 @@ from broker.net.http1 import (
     Health,
     HttpRefusal,
     HttpRequest,
+    Pages,
     answer,
     could_be_http,
     find_end,
@@ -49,6 +50,7 @@ from broker.net.http1 import (
     refuse,
     response,
 )
+from broker.net.page_connection import PageConnection
 from broker.net.tls import TlsSocket, wrap
 from broker.net.transport import Owner, TcpTransport, Transport, TransportSettings, TransportState
 from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport, is_upgrade, upgrade
@@ -74,6 +76,8 @@ class DetectorSettings:
     health: Health
     watch: Callable[[EventStreamTransport], None] | None = None
     """Gives a stream of events its owner and starts it; None: there are no such streams."""
+    pages: Pages | None = None
+    """Answers requests for pages; None: there are none."""
     origins: frozenset[str] = frozenset()
     tls: ssl.SSLContext | None = None
     trusted: Networks = field(default_factory=Networks)
@@ -275,7 +279,13 @@ class ProtocolDetector(Transport):
             else:
                 self._become_stream(asked, self._detector.watch)
         elif not is_upgrade(request):
-            self._finish_http(answer(request, self._detector.health))
+            page = None if self._detector.pages is None else self._detector.pages(request)
+            if page is None:
+                self._finish_http(answer(request, self._detector.health))
+            else:
+                connection = PageConnection(self.sock, self.settings, self.address, self._detector)
+                self._replace_by(connection)
+                connection.answer(request, page, bytes(buffer[end:]))
         else:
             agreed = upgrade(request, self._detector.origins)
             if isinstance(agreed, HttpRefusal):

@@ -213,7 +213,7 @@ METRICS: tuple[Metric, ...] = (
     _counter("connections_detected", "Connections by detected protocol.", "listener.detector.opened",
              f"{_DETECTOR}:opened", label="protocol"),
     _counter("http_answers", "HTTP answers on the viewers' port, by status.", "listener.detector.answered",
-             f"{_DETECTOR}:answered", label="status"),
+             f"{_DETECTOR}:answered", "broker.net.page_connection:answered", label="status"),
     _counter("refusals_answered", "Refused connections that got their answer.", "listener.detector.refused",
              f"{_DETECTOR}:refused"),
     _counter("unnamed_clients", "WebSockets of a trusted proxy that named no client.", "listener.detector.unnamed",

@@ -1,0 +1,36 @@
+"""Health of a broker: whether viewers should be sent here, and the fields of ``GET /healthz``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from broker.core.clock import TrustedClock
+from broker.core.limits.overload import OverloadStage
+from broker.ledger import Ledger, LedgerState
+
+__all__ = ["health_of"]
+
+
+def health_of(
+    stage: OverloadStage, ledger: Ledger | None, clock: TrustedClock, *, is_draining: bool, has_stale_keys: bool
+) -> tuple[bool, dict[str, Any]]:
+    """Return readiness and the fields of the answer. Any: what `json` can write."""
+    ready = not is_draining and stage < OverloadStage.REFUSE_JOINS
+    state = "draining" if is_draining else "ok" if ready else "overloaded"
+    fields: dict[str, Any] = {"status": state, "stage": int(stage)}
+    if has_stale_keys:
+        ready = False
+        fields["keys"] = "stale"
+        if state == "ok":
+            fields["status"] = "degraded"
+    if ledger is not None:
+        keeps, more = ledger.status()
+        fields |= more
+        # Danmaku continue while the disk is full; but a broker without committed data needs an operator.
+        ready = ready and ledger.state is not LedgerState.DAMAGED
+        distrust = clock.distrust()
+        if distrust:
+            fields["clock"] = distrust
+        if not keeps and state == "ok":
+            fields["status"] = "degraded"
+    return ready, fields
