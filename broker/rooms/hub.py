@@ -41,7 +41,7 @@ from broker.core.rooms.live_stats import LiveBudget
 from broker.core.rooms.masking import NameMask
 from broker.core.rooms.policies import Policy
 from broker.core.rooms.state import RoomRules, RoomState
-from broker.core.rooms.totals import RoomTotals
+from broker.core.rooms.totals import RoomReading, RoomTotals
 from broker.core.rooms.types import CustomRule
 from broker.core.structures.steps import run_steps
 from broker.core.tenants.names import tenant_of
@@ -71,7 +71,7 @@ CHECKPOINT_BATCH = 200
 READ_AGAIN_S = 1.0
 """When the activities of a room that has crashed are read again, which the disk could not read; it stays closed."""
 TOTALS_STEP = 100
-"""Rooms that are summed in one step: some 0.5 ms."""
+"""Rooms that are summed in one step: some 0.6 ms where all have changed since they were read last, else 0.1 ms."""
 MAX_RECALLS_WAITING = 100
 """Callers that wait for activities that have left memory: they are read one after the other."""
 MAX_CRASHED = 100
@@ -357,12 +357,19 @@ class Hub:
         totals = RoomTotals(self._past)
         for count, room in enumerate(list(self._by_number.values()), 1):
             if room.number in self._by_number:
-                totals.add(room.name, room.state.counters, room.state.activities.activities)
+                totals.add(room.name, self._read(room))
             else:
                 totals.add_closed(room.state.counters)
             if count % TOTALS_STEP == 0:
                 yield
         return totals
+
+    @staticmethod
+    def _read(room: Room) -> RoomReading:
+        """Return the numbers of an open room, those read before where nothing has happened in it since."""
+        if room.reading is None:
+            room.reading = RoomReading.of(room.state.counters, room.state.activities.activities)
+        return room.reading
 
     def totals(self) -> RoomTotals:
         """Return the sums over all rooms, those that have ended included. O(rooms), see `totals_in_steps`."""
@@ -514,6 +521,7 @@ class Hub:
                 if steps.activities is activities:  # the room may have crashed
                     times = Times(self.trusted.now_ms(), self.trusted.continued_ms())
                     steps.recall(activity, self._clock(), times)
+                    room.reading = None
 
     async def _read_activities(self, room: Room) -> None:
         """Read the activities of a room that has crashed, whose memory is not to be trusted, from the ledger."""

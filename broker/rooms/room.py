@@ -52,6 +52,7 @@ from broker.core.rooms.pins import PinChange
 from broker.core.rooms.policies import Policy
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
+from broker.core.rooms.totals import RoomReading
 from broker.core.rooms.traces import MAX_OPEN, MAX_OPEN_TEXTS
 from broker.core.rooms.watch_times import WatchTimes
 from broker.core.tenants.names import plain_name
@@ -170,6 +171,8 @@ class Room:
         self.has_crashed = False
         self.is_reading = False
         """Whether its activities are being read from the ledger again, after a crash."""
+        self.reading: RoomReading | None = None
+        """Its numbers as they were read last; None: something may have changed since."""
         self.opened_at_ms = unix_ms()
         self._wake = trio.Event()
         self._armed_until = inf
@@ -205,17 +208,13 @@ class Room:
         self._publisher.staff.pop(member, None)
         if member.role is not Role.GUEST:
             self.watch_times.left(member.user_id, member.joined_at_ms, self._unix_ms())
-        if self.state.leave(member.user_id, member.role, now) and self.state.activities.activities is not None:
-            self._user_left(plain_name(member.user_id), now)
+        is_last, activities = self.state.leave(member.user_id, member.role, now), self.state.activities
+        user = plain_name(member.user_id)
+        if is_last and activities.activities is not None and activities.follows(user):
+            self._perform(activities.user_left(user, _ignore, now, self._times()))
         if self._reporter is not None:
             self._reporter.left(member.user_id, member.name, member.role)
         self._nudge(now)
-
-    def _user_left(self, user: str, now: float) -> None:
-        """The last connection of a user has left."""
-        activities = self.state.activities
-        if activities.follows(user):
-            self._perform(activities.user_left(user, _ignore, now, self._times()))
 
     def change_rights(
         self, member: Member, name: str, role: Role, may_post: frozenset[int], tags: tuple[str, ...], now: float
@@ -262,7 +261,7 @@ class Room:
 
     def post(self, member: Member, sequence: int, post: Post, now: float) -> None:
         """Process one POST; its outcome reaches the member's session now, with a tick, or with the ledger's result."""
-        state = self.state
+        self.reading, state = None, self.state
         if self.tenant is not None and self._is_above_quota(self.tenant, member, sequence, now):
             return
         at_ms = 0 if post[0] in _DATED_BY_TICK else self._unix_ms()
@@ -492,8 +491,8 @@ class Room:
                 self._perform(self.state.tick(now, self._unix_ms()))
 
     def _nudge(self, now: float) -> None:
-        """Wake the task if it would sleep past the next thing to do."""
-        state = self.state
+        """Wake the task if it would sleep past the next thing to do. Called whenever something has changed."""
+        self.reading, state = None, self.state
         if state.expiry_due_at < self._armed_until:
             self._armed_until = now
             self._wake.set()
@@ -506,6 +505,7 @@ class Room:
     # ---- effects
 
     def _perform(self, effects: Iterable[Effect[PostRef]]) -> None:
+        self.reading = None
         for effect in effects:
             match effect:
                 case Reply():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from typing import cast as cast_to
 
+from broker.core.rooms.totals import RoomReading
 from broker.ledger import DirectState
 from broker.ledger import Reader as Ledger
 from broker.rooms.publishing import MAX_JOINED_EVENTS
@@ -31,6 +32,9 @@ def check_invariants(actors: Actors) -> None:
     for account in broker.hub.accounts():
         assert account.admitted == sum(account[1:]), account
         assert min(account) >= 0, account
+    for room in broker.hub:
+        if room.reading is not None:  # no change of its numbers has been missed
+            assert room.reading == RoomReading.of(room.state.counters, room.state.activities.activities), room.name
     queued = 0
     limits = broker.config.queue
     for transport in broker_run.transports():

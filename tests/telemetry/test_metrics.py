@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from broker.server import Broker
 from broker.telemetry.metrics import METRICS, Metric, MetricValue, Stats, collect, render
-from protocol.codes import MessageType
+from protocol.codes import Lane, MessageType
 from protocol.messages import Ack
 from protocol.operations import BY_NAME, KeyUse
 from tests.support.broker import joined_link, running_broker
@@ -41,7 +41,6 @@ NOT_COUNTERS = {
     "broker.core.net.send_queue:critical_nbytes": "length of one queue",
     "broker.core.net.send_queue:frames": "length of one queue",
     "broker.core.net.send_queue:nbytes": "length of one queue; all together are roomcast_queue_bytes",
-    "broker.core.rooms.totals:combo_gifts": "in roomcast_messages_held of the paid lane",
     "broker.core.rooms.traces:used": "posts that are traced, which have a bound",
     "broker.core.structures.histogram:counts": "part of one histogram",
     "broker.core.structures.histogram:sum": "part of one histogram",
@@ -211,6 +210,25 @@ async def test_rooms_are_summed_once_for_all_rows() -> None:
         assert read["roomcast_log_lines_dropped_total"] == [MetricValue(7.0)]
         assert Stats.of(parts) == broker.stats()
         assert hub.reads == 2
+
+
+@pytest.mark.integration
+async def test_a_room_is_read_again_only_when_something_has_happened_in_it() -> None:
+    async with (
+        running_broker() as broker,
+        joined_link(broker, "dev:ann") as (ann, room),
+        joined_link(broker, "dev:bob"),
+    ):
+        (opened,) = broker.hub
+        await until(lambda: opened.state.next_due(0.0) is None)
+        first = broker.hub.totals()
+        reading = opened.reading
+        assert broker.hub.totals().accounts == first.accounts
+        assert opened.reading is reading is not None
+        await ann.post(room, 1, MessageType.DANMAKU, ("a text", None))
+        await ann.expect(Ack)
+        assert opened.reading is None
+        assert broker.hub.totals().accounts[Lane.CHAT].shown == first.accounts[Lane.CHAT].shown + 1
 
 
 @pytest.mark.integration

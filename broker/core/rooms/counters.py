@@ -27,7 +27,9 @@ __all__ = ["EVENT_COUNTERS", "RoomCounters"]
 STATE_EVERY_S = 2.0
 """Counters are pushed at most so often, and only when one has changed (as Agora debounces)."""
 
-_ADMITTED, _SAMPLED, _HELD = (Account._fields.index(name) for name in ("admitted", "sampled", "held"))
+_CHAT_ADMITTED, _CHAT_SAMPLED, _CHAT_HELD = (
+    Lane.CHAT * len(Account._fields) + Account._fields.index(name) for name in ("admitted", "sampled", "held")
+)
 _new = tuple.__new__
 EVENT_COUNTERS = (
     "duplicates", "duplicate_marks_lost", "quota_admitted", "quota_refused", "limiter_full", "keys_lost",
@@ -152,16 +154,18 @@ class RoomCounters:
         )
         return tuple(totals)
 
-    def add_accounts_to(self, totals: list[list[int]]) -> None:
-        """Add what `accounts` returns to the sums of several rooms, lane by lane: about 1 us."""
-        self._lanes.add_to(totals)
+    def account_numbers(self) -> tuple[int, ...]:
+        """Return the counters of what `accounts` returns, lane after lane: about 1.5 us."""
+        numbers = self._lanes.as_numbers()
         window = self._posting.window
         held, shed = window.pending, window.shed
-        if held or shed:
-            chat = totals[Lane.CHAT]
-            chat[_ADMITTED] += held + shed
-            chat[_SAMPLED] += shed
-            chat[_HELD] += held
+        if not (held or shed):
+            return numbers
+        changed = list(numbers)
+        changed[_CHAT_ADMITTED] += held + shed
+        changed[_CHAT_SAMPLED] += shed
+        changed[_CHAT_HELD] += held
+        return tuple(changed)
 
     def events(self) -> tuple[int, ...]:
         """Return what the room has counted beside its accounts, in the order of `EVENT_COUNTERS`."""
