@@ -37,6 +37,7 @@ from broker.core.tenants.quotas import Tenants
 from broker.http.app import ApiParts, make_app
 from broker.http.connection import HttpCounters
 from broker.http.live import live_parts
+from broker.http.overview import overview_parts
 from broker.http.serving import HttpServer, api_limits
 from broker.http.viewer_pages import console_site, viewer_pages
 from broker.ledger import Ledger, ResultBatch
@@ -73,6 +74,7 @@ from broker.telemetry.health import health_of
 from broker.telemetry.logs import LogFile, configure, report_left_out
 from broker.telemetry.loop_monitor import LoopMonitor
 from broker.telemetry.metrics import Stats, counters_of, scrape
+from broker.telemetry.overview import Overview
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
 from broker.users.revocations import Revocations
@@ -247,6 +249,7 @@ class Broker:
             sessions=lambda: list(self.context.sessions),
             settings=lambda: settings_of(self.config),
             uptime_ms=lambda: round((self._clock() - self._started_at) * 1000),
+            api_keys=lambda: self._api_keys,
             ticket_keys=lambda: self.ticket_keys if self.context.auth.gives_tickets else None,
         )
 
@@ -334,6 +337,7 @@ class Broker:
             clock=self._clock,
             started_at_s=self.clock.now_ms() / 1000,
             live=live_parts(self._parts, lambda: self.draining),
+            overview=overview_parts(self._parts, Overview(self).sample, lambda: self.draining),
             pages=console_site(self.config, self.addresses),
         )
         await HttpServer(make_app(parts), listen, self.api_limits, self.api_counters).run(task_status=task_status)

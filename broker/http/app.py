@@ -27,6 +27,7 @@ from broker.core.tenants.names import qualify
 from broker.http.json_body import MAX_BODY_BYTES, parse_body, wrong_field
 from broker.http.live import MAX_SECONDS, LiveParts, LiveResponse, LiveStreams
 from broker.http.openapi import DRY_RUN, document, reference_page
+from broker.http.overview import OverviewParts, OverviewResponse, OverviewTexts
 from broker.http.page_files import PageSite
 from broker.http.problems import HttpProblem, problem_of
 from broker.net.loopback import FORWARDED_HEADERS, is_of_this_machine
@@ -65,6 +66,7 @@ class ApiParts:
     started_at_s: float
     """Unix seconds."""
     live: LiveParts
+    overview: OverviewParts
     pages: PageSite | None = None
     """The console with its files; None: there is none."""
 
@@ -78,6 +80,7 @@ class _Api:
         self._refusals = Gcra(REFUSALS, MAX_ADDRESSES)
         self._nonces = NonceTable(since=parts.started_at_s)
         self._live = LiveStreams(parts.live)
+        self._overview = OverviewTexts(parts.overview, parts.clock)
         self._body_bytes = 0
 
     # ---- who calls
@@ -279,6 +282,22 @@ class _Api:
             response.headers["content-length"] = str(len(answer.body))
         return response
 
+    async def overview(self, request: Request) -> Response:
+        """Answer ``GET /stats``: the whole broker as Server-Sent Events, for keys of no tenant with the scope admin."""
+        request_id = secrets.token_hex(8)
+        try:
+            key = self.authenticate(request, request_id)
+            self.limit(key)
+            if self._parts.is_draining():
+                raise HttpProblem(503, "OVERLOADED", "the broker drains", "", DRAIN_RETRY_MS)
+            if key is not None and (key.tenant or Scope.ADMIN not in key.scopes):
+                raise HttpProblem(403, "NOT_ALLOWED", "is for keys of no tenant with the scope admin")
+            account = self.caller(request, key, BY_NAME["broker.stats"]).account
+            self._live.enter(account)
+        except HttpProblem as problem:
+            return problem.response(request_id)
+        return OverviewResponse(self._overview, self._live, account)
+
     async def openapi(self, request: Request) -> Response:
         """Answer ``GET /v1/openapi.json``."""
         return JSONResponse(document())
@@ -321,6 +340,7 @@ def make_app(parts: ApiParts) -> Starlette:
             Route("/healthz", api.live),
             Route("/readyz", api.ready),
             Route("/metrics", guarded(api.metrics)),
+            Route("/stats", api.overview),
             Route("/stats/{room}", api.live_stats),
             Route("/v1/openapi.json", api.openapi),
             Route("/docs", api.docs),

@@ -23,7 +23,7 @@ from broker.operations.rooms import stats_of
 from protocol.json_values import as_json
 from protocol.operations.rooms import RoomStats
 
-__all__ = ["MAX_SECONDS", "LiveParts", "LiveResponse", "LiveStreams", "live_parts"]
+__all__ = ["MAX_SECONDS", "RETRY_MS", "LiveParts", "LiveResponse", "LiveStreams", "live_parts", "piece"]
 
 MAX_STREAMS = 200
 """Streams of all keys; each costs one write a second."""
@@ -141,12 +141,12 @@ class LiveResponse(Response):
     async def _stream(self, send: Any) -> None:
         parts, streams = self._streams.parts, self._streams
         seconds, last = self._seconds, parts.taken(self._room)
-        await send(_piece(b"retry: %d\n\n" % RETRY_MS))
+        await send(piece(b"retry: %d\n\n" % RETRY_MS))
         while not parts.is_draining():
             waiting = parts.next_second()
             if seconds:
                 data = streams.text(self._room, seconds)
-                await send(_piece(b"event: closed\ndata: {}\n\n" if data is None else data))
+                await send(piece(b"event: closed\ndata: {}\n\n" if data is None else data))
                 if data is None:
                     return
             await waiting.wait()
@@ -155,6 +155,6 @@ class LiveResponse(Response):
             last = taken
 
 
-def _piece(data: bytes) -> dict[str, object]:
+def piece(data: bytes) -> dict[str, object]:
     """Return the ASGI message of a part of the answer."""
     return {"type": "http.response.body", "body": data, "more_body": True}

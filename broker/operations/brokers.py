@@ -16,6 +16,8 @@ from broker.operations.parts import Handler, Parts
 from protocol.codes import ErrorCode
 from protocol.operations import EDITION
 from protocol.operations.brokers import (
+    ApiKeyList,
+    ApiKeyView,
     BrokerStatus,
     ConnectionList,
     ConnectionView,
@@ -26,6 +28,7 @@ from protocol.operations.brokers import (
     GetConfig,
     GetStats,
     GetStatus,
+    ListApiKeys,
     ListConnections,
     ReloadConfig,
     Reloaded,
@@ -106,6 +109,20 @@ async def _connections(parts: Parts, caller: Caller, request: ListConnections) -
     return ConnectionList(tuple(items), total)
 
 
+def _api_keys(parts: Parts, caller: Caller, request: ListApiKeys) -> ApiKeyList:
+    keys = parts.control.api_keys()
+    if keys is None:
+        return ApiKeyList((), False)
+    items = (
+        ApiKeyView(
+            key.id, tuple(sorted(scope.value for scope in key.scopes)), key.rooms, key.tenant, key.note, key.expires_at,
+            bool(key.secret),
+        )
+        for _, key in sorted(keys.keys.items())
+    )  # fmt: skip
+    return ApiKeyList(tuple(items), True)
+
+
 async def _rotate_keys(parts: Parts, caller: Caller, request: RotateKeys) -> RotatedKeys:
     required(parts.ledger)
     file = parts.control.ticket_keys()
@@ -130,4 +147,5 @@ HANDLERS: dict[str, Handler] = {
     "broker.config": _config,
     "broker.connections": _connections,
     "broker.rotate_keys": _rotate_keys,
+    "broker.api_keys": _api_keys,
 }

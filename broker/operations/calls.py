@@ -26,6 +26,7 @@ from broker.core.tenants.names import SEPARATOR, plain_name, qualify
 from broker.core.users.named import users_in
 from broker.ledger import Ledger
 from broker.operations import (
+    activity_lists,
     app,
     audiences,
     audit,
@@ -73,6 +74,7 @@ log = structlog.get_logger("roomcast.operations")
 
 HANDLERS: dict[str, Handler] = {
     **app.HANDLERS,
+    **activity_lists.HANDLERS,
     **rooms.HANDLERS,
     **messages.HANDLERS,
     **broadcasts.HANDLERS,

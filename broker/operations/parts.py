@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker.auth.api_keys import ApiKeys
 from broker.auth.ticket_keys import TicketKeyFile
 from broker.core.rooms.types import TypeRules
 from broker.ledger import Ledger
@@ -37,7 +38,8 @@ class BrokerControl:
     configuration again and returns what changed and what needs a restart, ValueError or OSError where it cannot;
     ``drain``: begins the shutdown; ``connections``: open ones;
     ``sessions``: theirs, the oldest first; ``settings``: in force, by dotted name, without secrets; ``ticket_keys``:
-    the file of keys for tickets, None where no tickets are issued.
+    the file of keys for tickets, None where no tickets are issued; ``api_keys``: of the control API, None where none
+    is needed.
     """
 
     status: Callable[[], tuple[bool, dict[str, Any]]]
@@ -49,6 +51,7 @@ class BrokerControl:
     settings: Callable[[], dict[str, Any]]
     uptime_ms: Callable[[], int]
     ticket_keys: Callable[[], TicketKeyFile | None]
+    api_keys: Callable[[], ApiKeys | None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .calls import AsyncBackendCall, BackendCall
+from .subjects.activities import ActivitiesCalls, AsyncActivitiesCalls
 from .subjects.app import AppCalls, AsyncAppCalls
 from .subjects.audiences import AsyncAudiencesCalls, AudiencesCalls
 from .subjects.broker import AsyncBrokerCalls, BrokerCalls
@@ -63,6 +64,7 @@ class OperationCalls:
         self.quizzes = QuizzesCalls(call)
         self.audiences = AudiencesCalls(call)
         self.moderation = ModerationCalls(call)
+        self.activities = ActivitiesCalls(call)
 
 
 class AsyncOperationCalls:
@@ -95,3 +97,4 @@ class AsyncOperationCalls:
         self.quizzes = AsyncQuizzesCalls(call)
         self.audiences = AsyncAudiencesCalls(call)
         self.moderation = AsyncModerationCalls(call)
+        self.activities = AsyncActivitiesCalls(call)

@@ -16,6 +16,7 @@ from ..activities.products import Explaining
 from ..activities.quizzes import QuizView
 from ..activities.sales import SaleView
 from ..activities.schedules import JobView
+from ..operations.activities import ActivityList, ListActivities
 from ..operations.app import AppAnswer, CallApp
 from ..operations.audiences import (
     AcceptInvite,
@@ -32,6 +33,7 @@ from ..operations.audiences import (
 )
 from ..operations.audit import AuditPage, ReadAudit
 from ..operations.brokers import (
+    ApiKeyList,
     BrokerStatus,
     ConnectionList,
     Counters,
@@ -41,6 +43,7 @@ from ..operations.brokers import (
     GetConfig,
     GetStats,
     GetStatus,
+    ListApiKeys,
     ListConnections,
     ReloadConfig,
     Reloaded,
@@ -389,6 +392,9 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["broker.rotate_keys"] | RotateKeys, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RotatedKeys: ...
+    @overload
+    async def __call__(self, operation: Literal["broker.api_keys"] | ListApiKeys, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ApiKeyList: ...
     @overload
     async def __call__(self, operation: Literal["directs.send"] | SendOneDirect, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SentDirect: ...
@@ -776,6 +782,9 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["moderation.get_modes"] | GetModes, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RoomModes: ...
+    @overload
+    async def __call__(self, operation: Literal["activities.list"] | ListActivities, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ActivityList: ...
     @overload
     async def __call__(self, operation: str | tuple[Any, ...], /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> Any: ...

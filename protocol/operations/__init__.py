@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import (
+    activities,
     app,
     audiences,
     audit,
@@ -87,6 +88,7 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *reports.ROWS,
     *hints.ROWS,
     *sanctions.ROWS,
+    *activities.ROWS,
 )
 BY_NAME: dict[str, OperationRow] = {row.name: row for row in OPERATIONS}
 BY_REQUEST: dict[type[tuple[Any, ...]], OperationRow] = {row.request: row for row in OPERATIONS}

@@ -11,6 +11,8 @@ from .rows import MAX_PAGE, PLATFORM, KeyUse, OperationRow, RateLimit, Scope, pa
 
 __all__ = [
     "ROWS",
+    "ApiKeyList",
+    "ApiKeyView",
     "BrokerStatus",
     "ConnectionList",
     "ConnectionView",
@@ -22,6 +24,7 @@ __all__ = [
     "GetStats",
     "GetStatus",
     "KeyKind",
+    "ListApiKeys",
     "ListConnections",
     "ReloadConfig",
     "Reloaded",
@@ -114,6 +117,29 @@ class ConnectionList(NamedTuple):
     total: int
 
 
+class ListApiKeys(NamedTuple):
+    """Ask for the keys of the control API that the broker has read."""
+
+
+class ApiKeyView(NamedTuple):
+    """One key without its secret. ``expires_at_s``: Unix seconds, 0 = never; ``signs``: its requests are signed."""
+
+    id: str
+    scopes: tuple[str, ...]
+    rooms: tuple[str, ...]
+    tenant: str
+    note: str
+    expires_at_s: int
+    signs: bool
+
+
+class ApiKeyList(NamedTuple):
+    """Keys of the control API, by id. ``required``: false in development mode, where none is needed."""
+
+    items: tuple[ApiKeyView, ...]
+    required: bool
+
+
 class KeyKind(IntEnum):
     """Keys that the broker makes itself."""
 
@@ -147,6 +173,14 @@ _connection = record(
     ConnectionView, (text(0, 64), text(0, 64), text(0, 64), text(1, 16), text(0, 128), _count, _count)
 )  # fmt: skip
 _connections = record(ConnectionList, (array_of(_connection, MAX_PAGE), _count))
+_api_key = record(
+    ApiKeyView,
+    (
+        text(1, 64), array_of(text(1, 64), 100), array_of(text(1, 128), 1000), text(0, 64), text(0, 1024), _count,
+        boolean,
+    ),
+)  # fmt: skip
+_api_keys = record(ApiKeyList, (array_of(_api_key, 10_000), boolean))
 
 ROWS: tuple[OperationRow, ...] = (
     row(
@@ -187,5 +221,14 @@ ROWS: tuple[OperationRow, ...] = (
         scope=Scope.ADMIN, key=KeyUse.OPTIONAL, durable=True, rate=RateLimit(1, 5),
         errors=(ErrorCode.NOT_KEPT, ErrorCode.OUT_OF_STATE, ErrorCode.OVERLOADED),
         example=(RotateKeys(KeyKind.TICKETS), RotatedKeys(KeyKind.TICKETS, 1_790_000_600_000, 2)),
+    ),
+    row(
+        581, "broker.api_keys", ListApiKeys, (), ApiKeyList, _api_keys,
+        "List the keys of the control API, without their secrets.",
+        scope=Scope.ADMIN, rate=RateLimit(2, 10), changes=False,
+        example=(
+            ListApiKeys(),
+            ApiKeyList((ApiKeyView("k7q2m4x9", ("rooms:read",), ("live-*",), "", "shop", 0, False),), True),
+        ),
     ),
 )  # fmt: skip

@@ -31,6 +31,7 @@ MACHINE_WRITTEN = {
     "broker/cli/doctor.py": "/proc",
     "broker/cli/serve.py": "/dev/null, for writing",
     "broker/config/files.py": "the one that reads files of people",
+    "broker/telemetry/overview.py": "/proc",
     "broker/http/page_files.py": "the pages of this installation",
     "broker/ledger": "the broker's own files",
     "bench/disk.py": "written by the bench",

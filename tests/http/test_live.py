@@ -15,10 +15,12 @@ import trio
 
 from broker.http import live
 from broker.server import Broker
+from broker.telemetry.overview import quantile_ms
 from protocol.codes import MessageType
 from protocol.messages import Ack
 from tests.support.api import API, client_of
 from tests.support.broker import joined_link, running_broker
+from tests.support.durable import durable_broker
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration
@@ -78,7 +80,9 @@ async def stream(broker: Broker, room: str, query: str = "", key: str = "") -> A
     host, port = broker.api_urls[0].removeprefix("http://").split(":")
     authorization = f"Authorization: Bearer {key}\r\n" if key else ""
     async with await trio.open_tcp_stream(host, int(port)) as tcp:
-        await tcp.send_all(f"GET /stats/{room}{query} HTTP/1.1\r\nHost: 127.0.0.1\r\n{authorization}\r\n".encode())
+        await tcp.send_all(
+            f"GET /stats{f'/{room}' if room else ''}{query} HTTP/1.1\r\nHost: 127.0.0.1\r\n{authorization}\r\n".encode()
+        )
         events = Events(tcp)
         head = [line async for line in _head(events)]
         assert head[0] == "HTTP/1.1 200 "
@@ -219,3 +223,73 @@ async def test_a_tenant_follows_its_own_room_of_that_name(tmp_path: Path) -> Non
                 assert found["room"] == "live-1"
         answer = await client.get("/stats/live-1", headers={"Authorization": f"Bearer {keys['none']}"})
         assert answer.status_code == 404, "the default tenant has none"
+
+
+# ---- the whole broker
+
+
+async def test_the_overview_says_what_the_broker_does_each_second() -> None:
+    async with api() as (broker, _client), joined_link(broker, "dev:ann", "live-1") as (ann, room):
+        async with stream(broker, "") as events, stream(broker, "") as other:
+            _, first = await event_of(events)
+            assert (first["status"], first["overload_stage"], first["rooms"], first["connections"]) == ("ok", 0, 1, 1)
+            assert first["messages_admitted_total"]["chat"] == 0
+            assert first["memory_bytes"] > 1_000_000
+            assert first["hooks"] is None
+            for sequence in range(3):
+                await ann.post(room, sequence + 1, MessageType.DANMAKU, (f"text {sequence}", None))
+                await ann.expect(Ack)
+            while True:
+                _, event = await event_of(events)
+                if event["messages_shown_total"]["chat"] == 3:
+                    break
+            [top] = event["top"]
+            assert (top["room"], top["online"], top["admitted"]) == ("live-1", 1, 3)
+            assert event["publish_ms"]["p99"] is None or event["publish_ms"]["p99"] > 0
+            assert (await event_of(other))[1]["pid"] == event["pid"]
+
+
+async def test_the_overview_is_for_keys_of_no_tenant_with_the_scope_admin(tmp_path: Path) -> None:
+    path, text = tmp_path / "keys.toml", ""
+    keys = {name: f"rk_{name}_" + "a" * 32 for name in ("reader", "tenant", "chief")}
+    more = {
+        "reader": 'scopes = ["rooms:read"]',
+        "tenant": 'scopes = ["admin"]\ntenant = "acme"',
+        "chief": 'scopes = ["admin"]',
+    }
+    for name, key in keys.items():
+        text += f'[[key]]\nid = "{name}"\nsha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\n{more[name]}\n'
+    path.write_text(text)
+    path.chmod(0o600)
+    async with api(api={"key_file": str(path)}, auth={"secret": "s" * 32}) as (_broker, client):
+        for name, status in (("", 401), ("reader", 403), ("tenant", 403), ("chief", 200)):
+            headers = {"Authorization": f"Bearer {keys[name]}"} if name else {}
+            assert (await client.head("/stats", headers=headers)).status_code == status, name
+        listed = (
+            await client.post("/v1/broker/api_keys", json={}, headers={"Authorization": f"Bearer {keys['chief']}"})
+        ).json()
+        assert [(each["id"], each["tenant"], each["scopes"]) for each in listed["items"]] == [
+            ("chief", "", ["admin"]), ("reader", "", ["rooms:read"]), ("tenant", "acme", ["admin"]),
+        ]  # fmt: skip
+        assert listed["required"]
+        assert not any(
+            part in json.dumps(listed)
+            for part in ("sha256", "rk_", *(hashlib.sha256(key.encode()).hexdigest() for key in keys.values()))
+        )
+
+
+async def test_all_activities_of_a_room_are_listed_with_one_call(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
+        await broker.call("polls.create", room="live-1", id="colour", title="Which?", options=["red", "blue"])
+        await broker.call("products.put", room="live-1", id="mug", version=1, title="Mug", price_cents=100, position=1)
+        found = await broker.call("activities.list", room="live-1")
+        assert {(view.kind, view.id) for view in found.items} >= {("polls", "colour")}
+        assert found.more == 0
+
+
+def test_a_quantile_is_the_bound_of_its_bucket() -> None:
+    bounds = (0.001, 0.01, 0.1)
+    assert quantile_ms(bounds, [98, 1, 1, 0], 0.5) == 1.0
+    assert quantile_ms(bounds, [98, 1, 1, 0], 0.99) == 10.0
+    assert quantile_ms(bounds, [0, 0, 0, 5], 0.5) == 100.0
+    assert quantile_ms(bounds, [0, 0, 0, 0], 0.5) is None

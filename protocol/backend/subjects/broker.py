@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...operations.brokers import (
+    ApiKeyList,
     BrokerStatus,
     ConnectionList,
     Counters,
@@ -13,6 +14,7 @@ from ...operations.brokers import (
     GetStats,
     GetStatus,
     KeyKind,
+    ListApiKeys,
     ListConnections,
     ReloadConfig,
     Reloaded,
@@ -65,6 +67,11 @@ class BrokerCalls:
         result: RotatedKeys = self._call("broker.rotate_keys", RotateKeys(kind), idempotency_key, dry_run)
         return result
 
+    def api_keys(self) -> ApiKeyList:
+        """List the keys of the control API, without their secrets. Scope: admin."""
+        result: ApiKeyList = self._call("broker.api_keys", ListApiKeys(), None)
+        return result
+
 
 class AsyncBrokerCalls:
     """Operations on broker."""
@@ -107,4 +114,9 @@ class AsyncBrokerCalls:
     ) -> RotatedKeys:
         """Make a new key for tickets. Scope: admin."""
         result: RotatedKeys = await self._call("broker.rotate_keys", RotateKeys(kind), idempotency_key, dry_run)
+        return result
+
+    async def api_keys(self) -> ApiKeyList:
+        """List the keys of the control API, without their secrets. Scope: admin."""
+        result: ApiKeyList = await self._call("broker.api_keys", ListApiKeys(), None)
         return result

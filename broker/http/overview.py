@@ -1,0 +1,126 @@
+"""The whole broker as Server-Sent Events: ``GET /stats`` on the control API's listener, one event a second.
+
+For keys of no tenant with the scope admin. All readers share the text of a second; without readers nothing is read.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+from starlette.responses import Response
+
+from broker.core.tenants.names import plain_name, split_name
+from broker.http.live import RETRY_MS, LiveStreams, piece
+from broker.operations.parts import Parts
+from broker.operations.rooms import stats_of
+
+__all__ = ["OverviewParts", "OverviewResponse", "OverviewTexts", "overview_parts"]
+
+EVERY_S = 1.0
+Sample = Callable[[], Awaitable[tuple[dict[str, Any], list[str]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class OverviewParts:
+    """What the stream uses. ``sample``: the numbers of the broker, and the names of its largest rooms; ``more``: the
+    fields of its status, its webhooks and of those rooms."""
+
+    sample: Sample
+    more: Callable[[list[str]], dict[str, Any]]
+    is_draining: Callable[[], bool]
+
+
+def overview_parts(parts: Parts, sample: Sample, is_draining: Callable[[], bool]) -> OverviewParts:
+    """Return what the stream uses of a broker."""
+    version = importlib.metadata.version("roomcast")
+
+    def room_fields(name: str) -> dict[str, Any] | None:
+        room = parts.hub.find(name)
+        if room is None:
+            return None
+        stats, state = stats_of(parts, room, 1), room.state
+        chat = stats.lanes["chat"]
+        series = stats.series
+        return {
+            "room": plain_name(name), "tenant": split_name(name)[0], "title": state.title,
+            "phase": state.phase.name.lower(), "online": stats.online, "likes": stats.likes,
+            "messages_per_s": 0 if series is None or not series.messages else series.messages[-1],
+            "admitted": chat["admitted"], "merged": chat["merged"], "sampled": chat["sampled"],
+        }  # fmt: skip
+
+    def more(rooms: list[str]) -> dict[str, Any]:
+        ready, fields = parts.control.status()
+        hooks = None
+        if parts.webhooks is not None:
+            views = parts.webhooks.statuses()
+            hooks = {
+                "waiting": sum(view.waiting for view in views), "dead": sum(view.dead for view in views),
+                "oldest_ms": max((view.oldest_ms for view in views), default=0),
+                "open": sum(view.state.value != "closed" for view in views),
+            }  # fmt: skip
+        return {
+            "at_ms": parts.unix_ms(), "ready": ready, **{name: fields[name] for name in ("status", "stage")},
+            "reason": str(fields.get("ledger_reason") or fields.get("clock") or ""),
+            "version": version, "pid": os.getpid(), "uptime_ms": parts.control.uptime_ms(),
+            "keeps": parts.ledger is not None, "hooks": hooks,
+            "top": [found for name in rooms if (found := room_fields(name)) is not None],
+        }  # fmt: skip
+
+    return OverviewParts(sample, more, is_draining)
+
+
+class OverviewTexts:
+    """The text of the last second, shared by all streams."""
+
+    def __init__(self, parts: OverviewParts, clock: Callable[[], float]) -> None:
+        self.parts = parts
+        self._clock = clock
+        self._made_at = float("-inf")
+        self._data = b""
+        self._making = trio.Lock()
+
+    async def text(self) -> bytes:
+        """Return the event of this second."""
+        async with self._making:
+            if self._clock() >= self._made_at + EVERY_S * 0.9:
+                numbers, rooms = await self.parts.sample()
+                fields = self.parts.more(rooms) | numbers
+                self._data = b"data: %b\n\n" % json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+                self._made_at = self._clock()
+            return self._data
+
+
+class OverviewResponse(Response):
+    """One stream. ``key``: whose stream it is, entered already in ``streams``."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, texts: OverviewTexts, streams: LiveStreams, key: str) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._texts = texts
+        self._streams = streams
+        self._key = key
+
+    # Any: what ASGI passes are dictionaries.
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Write an event a second until the broker drains or the reader leaves."""
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            if scope["method"] != "HEAD":
+                await self._stream(send)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._streams.leave(self._key)
+
+    async def _stream(self, send: Any) -> None:
+        await send(piece(b"retry: %d\n\n" % RETRY_MS))
+        while not self._texts.parts.is_draining():
+            await send(piece(await self._texts.text()))
+            await trio.sleep(EVERY_S)
