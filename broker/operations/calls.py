@@ -62,7 +62,7 @@ from broker.operations.audit_log import OK, AuditLog
 from broker.operations.caller import Caller, OperationError
 from broker.operations.deferred import Deferred
 from broker.operations.parts import Handler, Parts, Recall
-from broker.operations.rights import check_rights, read_request
+from broker.operations.rights import check_mute, check_rights, read_request
 from protocol.codes import ErrorCode
 from protocol.fields import renamed
 from protocol.frames import pack_body
@@ -114,10 +114,10 @@ MAX_CALLERS = 20_000
 
 
 AT_ONCE_RETRY_MS = 100
+"""When to call again where too many calls of one caller wait."""
 ERASED_RETRY_MS = 1000
 _OF_ERASED = frozenset({"users.erase", "users.revoke", "users.disconnect"})
 """Operations that may name a user who is being erased."""
-"""When to call again where too many calls of one caller wait."""
 
 
 class CallAnswer(NamedTuple):
@@ -266,6 +266,8 @@ class Operations:
         if caller.tenant:
             self._charge_tenant(caller)
         check_rights(caller, row, request)
+        hub = self._parts.hub
+        check_mute(hub.sanctions, caller, row, request, hub.trusted.continued_ms())
         if self._parts.revocations.refused_users and row.changes:
             self._check_users(caller, row, request)
         rate = row.rate_of(caller.is_backend)

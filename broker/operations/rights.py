@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from broker.core.moderation.sanctions import SanctionTable
 from broker.core.tenants.names import qualify
 from broker.operations.caller import Caller, OperationError
+from protocol.activities.moderation import SanctionKind
 from protocol.codes import ErrorCode, Role
 from protocol.fields import FieldError, renamed
 from protocol.operations import STAFF, KeyUse, OperationRow, Scope
 
-__all__ = ["check_rights", "read_request"]
+__all__ = ["check_mute", "check_rights", "read_request"]
 
 
 def read_request(caller: Caller, row: OperationRow, arguments: Any) -> Any:
@@ -50,3 +52,16 @@ def check_rights(caller: Caller, row: OperationRow, request: Any) -> None:
         raise OperationError(ErrorCode.BAD_FIELD, "is required", "key")
     if row.key is KeyUse.NONE and caller.key and row.changes:
         raise OperationError(ErrorCode.BAD_FIELD, "is not taken by this operation", "key")
+
+
+def check_mute(sanctions: SanctionTable, caller: Caller, row: OperationRow, request: Any, now_ms: int) -> None:
+    """Raise OperationError MUTED where a request (Any: of the row) puts words or the voice of a user before others who
+    is muted in the room and knows it. ``now_ms``: by the clock of sanctions."""
+    if not sanctions.mutes or row.speaks is None or caller.is_backend or not row.speaks(request):
+        return
+    role = caller.role_in(request.room)
+    user = qualify(caller.tenant, caller.id)
+    mute = None if role is None else sanctions.find(SanctionKind.MUTE, request.room, user, role, now_ms)
+    if mute is not None and not mute.is_shadow:
+        rule = f"is not for you, as you are muted{f': {mute.reason}' if mute.reason else ''}"
+        raise OperationError(ErrorCode.MUTED, rule, "operation", mute.left_ms(now_ms))

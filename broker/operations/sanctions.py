@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -10,9 +11,8 @@ import trio
 from broker.core.moderation.sanctions import Sanction, SanctionAction, SanctionRefused, SanctionTable
 from broker.core.tenants.names import plain_name, qualify, tenant_of
 from broker.operations.caller import Caller, OperationError
-from broker.operations.held_messages import reject_held
+from broker.operations.clearing import clear
 from broker.operations.kept import AGAIN_MS
-from broker.operations.messages import delete_messages
 from broker.operations.parts import Handler, Parts
 from broker.operations.results import PostResults
 from broker.operations.rooms import raise_for, room_of
@@ -34,7 +34,6 @@ from protocol.operations.sanctions import (
     UndoSanction,
     UnmuteUser,
 )
-from protocol.payloads import DeletedPayload
 
 __all__ = ["HANDLERS", "change_sanction", "check_target"]
 
@@ -43,13 +42,12 @@ SLICE = 500
 
 
 async def _mute(parts: Parts, caller: Caller, request: MuteUser) -> SanctionDone:
+    joined = _rooms_of(parts, request.room, request.user)
     done = await change_sanction(
         parts, caller, SanctionKind.MUTE, request.room, request.user, request.seconds, request.reason,
         is_shadow=request.shadow,
     )  # fmt: skip
-    if request.clear:
-        await _clear(parts, caller, request.room, request.user, request.reason)
-    return done
+    return await _cleared(parts, caller, request, done, joined) if request.clear else done
 
 
 async def _unmute(parts: Parts, caller: Caller, request: UnmuteUser) -> SanctionDone:
@@ -59,14 +57,19 @@ async def _unmute(parts: Parts, caller: Caller, request: UnmuteUser) -> Sanction
 
 
 async def _ban(parts: Parts, caller: Caller, request: BanUser) -> SanctionDone:
-    rooms = _rooms_of(parts, request.room, request.user) if request.clear else []
+    joined = _rooms_of(parts, request.room, request.user)
     done = await change_sanction(
         parts, caller, SanctionKind.BAN, request.room, request.user, request.seconds, request.reason
     )
-    for room in rooms:
-        await delete_messages(parts, caller, room, _everything_of(request.user, request.reason))
-        await reject_held(parts, caller, room.name, request.user, request.reason)
-    return done
+    return await _cleared(parts, caller, request, done, joined) if request.clear else done
+
+
+async def _cleared(
+    parts: Parts, caller: Caller, request: MuteUser | BanUser, done: SanctionDone, joined: Sequence[Room]
+) -> SanctionDone:
+    """Delete what a user who was sanctioned has posted, see `clear`."""
+    names = [room.name for room in joined]
+    return done._replace(cleared=await clear(parts, caller, request.room, request.user, request.reason, names))
 
 
 async def _unban(parts: Parts, caller: Caller, request: UnbanUser) -> SanctionDone:
@@ -148,17 +151,6 @@ def _enforce(parts: Parts, action: SanctionAction) -> int:
 
 def _is_shown(sanction: Sanction | None) -> bool:
     return sanction is not None and not sanction.is_shadow
-
-
-async def _clear(parts: Parts, caller: Caller, room: str | None, user: str, reason: str) -> None:
-    """Delete what a user has posted in a room, or in the rooms that it is in."""
-    for each in _rooms_of(parts, room, user):
-        await delete_messages(parts, caller, each, _everything_of(user, reason))
-        await reject_held(parts, caller, each.name, user, reason)
-
-
-def _everything_of(user: str, reason: str) -> DeletedPayload:
-    return DeletedPayload((), plain_name(user), 0, reason)
 
 
 async def _undo(parts: Parts, caller: Caller, request: UndoSanction) -> SanctionDone:

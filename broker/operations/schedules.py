@@ -11,7 +11,7 @@ from broker.operations.activities import ask_activity, command, page_of_kind
 from broker.operations.caller import Caller, OperationError
 from broker.operations.creators import creator_of
 from broker.operations.parts import Handler, Parts
-from broker.operations.rights import check_rights, read_request
+from broker.operations.rights import check_mute, check_rights, read_request
 from protocol.activities.schedules import JobView
 from protocol.codes import ErrorCode
 from protocol.operations import BY_NAME, KeyUse, OperationRow
@@ -39,20 +39,23 @@ async def _create(parts: Parts, caller: Caller, request: CreateSchedule) -> Any:
     row = BY_NAME.get(request.operation)
     if row is None or not row.changes:
         raise OperationError(ErrorCode.BAD_FIELD, "must be an operation that changes something", "operation")
-    _judge(caller, row, request.request)
+    wanted = _judge(caller, row, request.request)
+    check_mute(parts.hub.sanctions, caller, row, wanted, parts.hub.trusted.continued_ms())
     creator = creator_of(caller, request.room, parts.unix_ms())
     create = jobs.CreateJob(request.operation, request.request, request.at_ms, creator, request.late, request.late_ms)
     return await command(parts, caller, request.room, _key(request.id), create, creates=True)
 
 
-def _judge(caller: Caller, row: OperationRow, arguments: Any) -> None:
-    """Raise OperationError where the caller could not run the operation now."""
+def _judge(caller: Caller, row: OperationRow, arguments: Any) -> Any:
+    """Return the request of an operation; OperationError where the caller could not run it now. Any: of the row."""
     runner = replace(caller, key="" if row.key is KeyUse.NONE else "job")
     try:
-        check_rights(runner, row, read_request(runner, row, arguments))
+        request = read_request(runner, row, arguments)
+        check_rights(runner, row, request)
     except OperationError as error:
         field = f"request.{error.field}" if error.field and error.field != "operation" else error.field or "request"
         raise OperationError(error.code, error.rule, field) from None
+    return request
 
 
 async def _judge_job(parts: Parts, caller: Caller, room: str, id: str) -> None:

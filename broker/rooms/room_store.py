@@ -255,6 +255,12 @@ class RoomStore:
         if keys.last_version:
             remove_records(self.ledger, key_removals(room, [key.name for key in keys.keys]))
 
+    def with_text(self, text: str) -> list[str]:
+        """Return the rooms without a task whose checkpoint has a text in its totals, as the names of the authors of
+        kept messages are. O(bytes of all)."""
+        wanted = text.encode()
+        return [name for name, checkpoint in self._checkpoints.items() if wanted in checkpoint.totals]
+
     def replace(self, room: str, checkpoint: RoomCheckpoint) -> None:
         """Put another checkpoint in place of that of a room without a task; its totals are written."""
         before, self._checkpoints[room] = self._checkpoints[room], checkpoint

@@ -9,7 +9,7 @@ from ..fields import array_of, boolean, integer, member_id, optional, record, ro
 from ..messages import MAX_EXPIRY_S, MAX_KEYS, RoomKey
 from ..payloads import MAX_KEYS_AT_ONCE, key_value
 from ..shared_rules import room_key
-from .rows import DIRECTION, EVERY_MEMBER, KeyUse, OperationRow, RateLimit, Scope, cursor, row
+from .rows import DIRECTION, EVERY_MEMBER, KeyUse, OperationRow, RateLimit, Scope, always, cursor, row
 
 __all__ = ["ROWS", "DeleteKey", "DeletedKey", "GetKeys", "KeyItem", "KeyPage", "KeyVersion", "SetKey", "SetKeys"]
 
@@ -113,12 +113,14 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         101, "keys.set", SetKey, (room_name, *_KEY_RULES), KeyVersion, _key_version,
         "Set a key of a room; the room is opened if need be.",
+        speaks=always,
         scope=Scope.ROOMS_WRITE, roles=DIRECTION, key=KeyUse.OPTIONAL, durable=True, rate=_WRITE, errors=_SET_REFUSED,
         example=(SetKey("live-1", "price", 1999, None, 60_000), KeyVersion(1_790_000_000_000)),
     ),
     row(
         102, "keys.set_many", SetKeys, (room_name, array_of(_item, MAX_KEYS_AT_ONCE)), KeyVersion, _key_version,
         "Set up to 10 keys of a room, all or none.",
+        speaks=always,
         scope=Scope.ROOMS_WRITE, roles=DIRECTION, key=KeyUse.OPTIONAL, durable=True, rate=_WRITE, errors=_SET_REFUSED,
         example=(
             SetKeys("live-1", (KeyItem("left", "ann", owner="ann"), KeyItem("right", "bob"))),

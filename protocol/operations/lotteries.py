@@ -48,6 +48,7 @@ from .rows import (
     OperationRow,
     RateLimit,
     Scope,
+    always,
     cursor,
     page_size,
     row,
@@ -229,7 +230,7 @@ ROWS: tuple[OperationRow, ...] = (
             integer(1, MAX_ENTRIES), eligibility, lottery_bonuses,
         ),
         LotteryCreated, _created, "Announce a lottery.",
-        scope=Scope.COMMERCE_WRITE, roles=DIRECTION, durable=True,
+        speaks=always, scope=Scope.COMMERCE_WRITE, roles=DIRECTION, durable=True,
         errors=(ErrorCode.KEY_REUSED, ErrorCode.OUT_OF_STATE, ErrorCode.ROOM_ENDED, *NEEDS_LEDGER),
         example=(
             CreateLottery("live-1", "bag-1", _OPEN_MS, _CLOSE_MS, _GRADES, rule="one entry a user"),

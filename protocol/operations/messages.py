@@ -306,6 +306,7 @@ ROWS: tuple[OperationRow, ...] = (
             optional(integer(1000, MAX_EXPIRY_S * 1000)), optional(member_id), display_name,
         ),
         PinnedMessages, _pinned, "Pin a message for all members of a room, now and later.",
+        speaks=lambda request: request.type is not None,
         scope=Scope.MESSAGES_WRITE, roles=STAFF, key=KeyUse.OPTIONAL, durable=True, rate=RateLimit(10, 40),
         errors=(*_ROOM_ERRORS, ErrorCode.UNKNOWN_TYPE, ErrorCode.PAYLOAD_TOO_LARGE, ErrorCode.OUT_OF_STATE),
         example=(PinMessage("live-1", "", 1, ttl_ms=60_000), PinnedMessages((_PIN,))),

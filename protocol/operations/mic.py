@@ -8,7 +8,7 @@ from ..activities.eligibility import Eligibility, eligibility
 from ..activities.mic import MAX_SEATS, MicSeat, MicSeats, MicState, MicStatus, MicWaiting, mic_seats, mic_state
 from ..codes import ErrorCode
 from ..fields import array_of, boolean, integer, optional, record, room_name, text, user_id
-from .rows import DIRECTION, LOGGED_IN, NEEDS_LEDGER, OperationRow, RateLimit, Scope, row
+from .rows import DIRECTION, LOGGED_IN, NEEDS_LEDGER, OperationRow, RateLimit, Scope, always, row
 
 __all__ = [
     "MAX_TOKEN_CHARS",
@@ -155,7 +155,7 @@ ROWS: tuple[OperationRow, ...] = (
     ),
     row(
         342, "mic.request", RequestMic, (room_name,), MicState, mic_state, "Ask for a seat.",
-        scope=None, roles=LOGGED_IN, joined=True, durable=True, rate=RateLimit(1, 5),
+        speaks=always, scope=None, roles=LOGGED_IN, joined=True, durable=True, rate=RateLimit(1, 5),
         errors=(ErrorCode.CLOSED, ErrorCode.NOT_ELIGIBLE, ErrorCode.ROOM_PAUSED, *_AGAIN),
         example=(RequestMic("live-1"), _QUEUED),
     ),
@@ -179,13 +179,13 @@ ROWS: tuple[OperationRow, ...] = (
     ),
     row(
         346, "mic.accept", AcceptMic, (room_name, _fence), MicAccess, _access, "Accept an invitation.",
-        scope=None, roles=LOGGED_IN, joined=True, durable=True, rate=_RATE, errors=_HOLDER,
+        speaks=always, scope=None, roles=LOGGED_IN, joined=True, durable=True, rate=_RATE, errors=_HOLDER,
         example=(AcceptMic("live-1", _A_FENCE), MicAccess(_ACCEPTED, "token-of-ann")),
     ),
     row(
         347, "mic.on_mic", GoOnMic, (room_name, _fence), MicState, mic_state,
         "Say that the caller speaks, or is back after it had lost its connection.",
-        scope=None, roles=LOGGED_IN, joined=True, durable=True, rate=_RATE, errors=_HOLDER,
+        speaks=always, scope=None, roles=LOGGED_IN, joined=True, durable=True, rate=_RATE, errors=_HOLDER,
         example=(GoOnMic("live-1", _A_FENCE), _ON_MIC),
     ),
     row(
@@ -201,6 +201,7 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         350, "mic.mute", MuteMic, (room_name, boolean, optional(user_id), optional(_fence)), MicState, mic_state,
         "Switch the sound of a user on the mic off or on.",
+        speaks=lambda request: request.user is None and not request.is_muted,
         scope=Scope.COMMERCE_WRITE, roles=LOGGED_IN, durable=True, rate=_RATE, errors=_HOLDER,
         example=(MuteMic("live-1", True, "ann"), _ON_MIC._replace(is_muted=True)),
     ),

@@ -30,6 +30,7 @@ from .rows import (
     OperationRow,
     RateLimit,
     Scope,
+    always,
     cursor,
     page_of,
     page_size,
@@ -142,7 +143,7 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         320, "polls.create", CreatePoll, (room_name, _id, *poll_terms_rules, eligibility), PollView, poll_view,
         "Create a poll, or a quiz of one question.",
-        scope=Scope.COMMERCE_WRITE, roles=DIRECTION, durable=True,
+        speaks=always, scope=Scope.COMMERCE_WRITE, roles=DIRECTION, durable=True,
         errors=(ErrorCode.KEY_REUSED, ErrorCode.OUT_OF_STATE, ErrorCode.ROOM_ENDED, *NEEDS_LEDGER),
         example=(
             CreatePoll("live-1", "colour", "Which colour next?", _OPTIONS),

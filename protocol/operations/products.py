@@ -24,6 +24,7 @@ from .rows import (
     OperationRow,
     RateLimit,
     Scope,
+    always,
     cursor,
     page_of,
     page_size,
@@ -200,7 +201,7 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         200, "products.put", PutProduct, (room_name, *product_rules), ProductVersion, _version_result,
         "List a product, or replace it by a newer version.",
-        scope=Scope.COMMERCE_WRITE, roles=DIRECTION, durable=True, rate=_RATE, errors=_CHANGES,
+        speaks=always, scope=Scope.COMMERCE_WRITE, roles=DIRECTION, durable=True, rate=_RATE, errors=_CHANGES,
         example=(PutProduct("live-1", *EXAMPLE_PRODUCT), ProductVersion("mug-1", 3, listed=True)),
     ),
     row(

@@ -39,6 +39,7 @@ from .rows import (
     OperationRow,
     RateLimit,
     Scope,
+    always,
     cursor,
     page_of,
     page_size,
@@ -171,7 +172,7 @@ ROWS: tuple[OperationRow, ...] = (
         330, "quizzes.create", CreateQuiz,
         (room_name, _id, poll_title, integer(0, MAX_PRIZE_CENTS), eligibility), QuizView, quiz_view,
         "Create a quiz in which the last one standing wins.",
-        scope=Scope.COMMERCE_WRITE, roles=DIRECTION, durable=True,
+        speaks=always, scope=Scope.COMMERCE_WRITE, roles=DIRECTION, durable=True,
         errors=(ErrorCode.KEY_REUSED, ErrorCode.OUT_OF_STATE, ErrorCode.ROOM_ENDED, *NEEDS_LEDGER),
         example=(
             CreateQuiz("live-1", "friday", "Last one standing", 10_000),
@@ -182,7 +183,7 @@ ROWS: tuple[OperationRow, ...] = (
         331, "quizzes.ask", AskQuestion,
         (room_name, _id, _number, poll_title, poll_options, _count, hex_digest, _count, boolean), PollView, poll_view,
         "Ask the next question of a quiz.",
-        scope=Scope.COMMERCE_WRITE, roles=DIRECTION, durable=True,
+        speaks=always, scope=Scope.COMMERCE_WRITE, roles=DIRECTION, durable=True,
         errors=(ErrorCode.KEY_REUSED, ErrorCode.OUT_OF_STATE, ErrorCode.CLOSED, *_KNOWN),
         example=(
             AskQuestion("live-1", "friday", 1, "Which is older?", _OPTIONS, 4_102_444_800_000, _HASH),

@@ -405,6 +405,7 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         1, "rooms.open", OpenRoom, (room_name, boolean, optional(_rules), optional(_title), optional(_tags)), RoomView,
         _view, "Open a room, or return it if it is open, and set its rules, title and tags.",
+        speaks=lambda request: bool(request.title or request.tags),
         scope=Scope.ROOMS_WRITE, roles=DIRECTION, durable=True, rate=RateLimit(50, 200),
         errors=(ErrorCode.ROOM_ENDED, ErrorCode.TOO_MANY_ROOMS_OPEN),
         example=(

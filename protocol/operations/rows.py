@@ -22,6 +22,7 @@ __all__ = [
     "OperationRow",
     "RateLimit",
     "Scope",
+    "always",
     "cursor",
     "page_of",
     "page_size",
@@ -86,7 +87,9 @@ class OperationRow(NamedTuple):
     time, 0 = as many as its link or key may have. ``durable``: answered after the ledger's commit. ``changes``: whether
     it changes anything. ``errors``: codes beyond those that any operation may give. ``keeps_keys``: what it changes
     keeps the keys of its calls itself, with their content and first answer. ``address_rate``: of all viewers of one
-    address together. ``backend_rate``: of a backend, which calls for many users, in place of ``rate``.
+    address together. ``backend_rate``: of a backend, which calls for many users, in place of ``rate``. ``speaks``:
+    whether a request (Any: of the row) shows others words of its caller, or lets them hear it: a muted user may not
+    make it.
     """
 
     number: int
@@ -112,6 +115,7 @@ class OperationRow(NamedTuple):
     keeps_keys: bool = False
     address_rate: RateLimit | None = None
     backend_rate: RateLimit | None = None
+    speaks: Callable[[Any], bool] | None = None
 
     def rate_of(self, is_backend: bool) -> RateLimit:
         """Return the rate of one caller."""
@@ -121,6 +125,11 @@ class OperationRow(NamedTuple):
     def subject(self) -> str:
         """First part of the name."""
         return self.name.partition(".")[0]
+
+
+def always(request: Any) -> bool:
+    """Return that every request of a row ``speaks``."""
+    return True
 
 
 def row(
@@ -146,13 +155,14 @@ def row(
     keeps_keys: bool = False,
     address_rate: RateLimit | None = None,
     backend_rate: RateLimit | None = None,
+    speaks: Callable[[Any], bool] | None = None,
 ) -> OperationRow:
     """Return the row of an operation whose request has one of ``rules`` a field."""
     names: tuple[str, ...] = request._fields
     return OperationRow(
         number, name, request, record(request, rules), result, read_result, summary, scope, roles, "room" in names,
-        joined, key, rate, at_once, durable, changes, since, errors, example, keeps_keys, address_rate,
-        backend_rate,
+        joined, key, rate, at_once, durable, changes, since, errors if speaks is None else (*errors, ErrorCode.MUTED),
+        example, keeps_keys, address_rate, backend_rate, speaks,
     )  # fmt: skip
 
 

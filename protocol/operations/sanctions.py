@@ -39,7 +39,7 @@ MAX_SANCTION_S = 31_536_000
 class MuteUser(NamedTuple):
     """Let a user not post. ``room``: where, null = in every room; ``seconds``: how long, null = until it is lifted;
     ``shadow``: its messages are accepted, and only itself sees them; ``clear``: delete what it has posted in the room,
-    and reject what waits there for a reviewer.
+    or in all rooms of the tenant, and reject what waits there for a reviewer.
     """
 
     room: str | None
@@ -81,11 +81,13 @@ class UnbanUser(NamedTuple):
 
 class SanctionDone(NamedTuple):
     """``action``: names it for moderation.undo, empty = there was nothing to lift; ``until_ms``: the sanction's end,
-    0 = it has none, or is lifted; ``links``: connections of the user that it concerns now."""
+    0 = it has none, or is lifted; ``links``: connections of the user that it concerns now; ``cleared``: rooms in which
+    its messages were deleted."""
 
     action: str
     until_ms: int = 0
     links: int = 0
+    cleared: int = 0
 
 
 class ListSanctions(NamedTuple):
@@ -158,7 +160,7 @@ _seconds = optional(integer(1, MAX_SANCTION_S))
 _reason = text(0, 256)
 _action = text(1, 64)
 _by = text(1, 128)
-_done = record(SanctionDone, (text(0, 64), integer(0), integer(0)))
+_done = record(SanctionDone, (text(0, 64), integer(0), integer(0), integer(0)))
 _view = record(
     SanctionView,
     (

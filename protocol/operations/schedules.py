@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ..activities.schedules import JobState, JobView, LatePolicy, job_view, label
 from ..codes import ErrorCode
 from ..fields import boolean, free_value, integer, name_of, optional, record, room_name, text
-from .rows import DIRECTION, NEEDS_LEDGER, OperationRow, Scope, cursor, page_of, page_size, row
+from .rows import DIRECTION, NEEDS_LEDGER, OperationRow, Scope, always, cursor, page_of, page_size, row
 
 __all__ = [
     "ROWS",
@@ -139,7 +139,7 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         390, "countdowns.start", StartCountdownAt, (room_name, _id, label, _time), CountdownState, _state,
         "Start a countdown that every member sees.",
-        scope=Scope.COMMERCE_WRITE, roles=DIRECTION, durable=True, errors=_CREATES,
+        speaks=always, scope=Scope.COMMERCE_WRITE, roles=DIRECTION, durable=True, errors=_CREATES,
         example=(StartCountdownAt("live-1", "c-1", "The sale opens", _AT_MS), _COUNTDOWN),
     ),
     row(
