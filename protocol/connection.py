@@ -92,7 +92,7 @@ class Refused(NamedTuple):
 
 _CLIENT, _SERVER = Side.CLIENT, Side.SERVER
 _SILENT, _OPEN = LinkState.SILENT, LinkState.OPEN
-_POST, _CONTROL = Opcode.POST, Lane.CONTROL
+_POST, _TICK, _CONTROL = Opcode.POST, Opcode.TICK, Lane.CONTROL
 _BINARY, _JSON = Encoding.BINARY, Encoding.JSON
 _PLAIN = Codec.PLAIN
 _new = tuple.__new__
@@ -498,6 +498,6 @@ def encode(
     if encoding is Encoding.JSON:
         return json_mode.dump(opcode, lane, room, sequence, message)
     body = pack_body(message)
-    if codec is not _PLAIN and (small := compress(body, codec)) is not None:
+    if codec is not _PLAIN and (small := compress(body, codec, is_tick=opcode is _TICK)) is not None:
         return build_frame(opcode, lane, room, sequence, small, codec)
     return build_frame(opcode, lane, room, sequence, body)

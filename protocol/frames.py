@@ -16,7 +16,7 @@ import msgpack
 
 from .codes import CloseCode, Codec, Lane, Opcode
 from .errors import LocalProtocolError, RemoteProtocolError
-from .messages import VERSION
+from .messages import VERSION, Tick, shortest_tick
 
 __all__ = [
     "HEADER_BYTES",
@@ -102,8 +102,8 @@ def build_frame(opcode: int, lane: int, room: int, sequence: int, body: bytes, c
 
 
 def pack_body(body: tuple[Any, ...]) -> bytes:
-    """Pack one body as msgpack: a NamedTuple as its array, an IntEnum as its number."""
-    packed: bytes = _packer.pack(body)
+    """Pack one body as msgpack: a NamedTuple as its array, an IntEnum as its number, a tick in its shortest form."""
+    packed: bytes = _packer.pack(shortest_tick(body) if type(body) is Tick else body)
     return packed
 
 

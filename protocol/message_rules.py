@@ -70,6 +70,7 @@ from .messages import (
     State,
     Tick,
     TickEntry,
+    account_of,
 )
 from .operations import BY_NAME, BY_NUMBER
 from .shared_rules import pinned_message, room_key
@@ -211,6 +212,18 @@ def _read_typed_result(value: Any) -> Result:
 
 
 _READERS[Side.SERVER, Opcode.RESULT] = _read_typed_result
+_read_tick_fields = _READERS[Side.SERVER, Opcode.TICK]
+_ACCOUNT_PLACE = Tick._fields.index("account")
+
+
+def _read_tick(value: Any) -> Tick:
+    """Return a TICK; an account that is left out follows from the entries."""
+    tick: Tick = _read_tick_fields(value)
+    given = "account" in value if isinstance(value, dict) else len(value) > _ACCOUNT_PLACE
+    return tick if given else tick._replace(account=account_of(tick.entries))
+
+
+_READERS[Side.SERVER, Opcode.TICK] = _read_tick
 _OPCODES: dict[type[Any], Opcode] = {kind: opcode for (_, opcode), kind in MESSAGE_KINDS.items()}
 
 _CONTROL = frozenset({Lane.CONTROL})

@@ -13,7 +13,7 @@ import lz4.block
 import msgpack
 
 from protocol.codes import Opcode
-from protocol.compression import DICTIONARY_1
+from protocol.dictionaries import BUILT_IN
 
 __all__ = [
     "STAMP_CHARS",
@@ -126,8 +126,8 @@ def frames_in(data: bytearray) -> Iterator[tuple[int, int, int, bytes]]:
 def body_of(codec: int, body: bytes) -> list[object]:
     """Unpack a server's body."""
     if codec:
-        size = int.from_bytes(body[:4], "big")
-        dictionary = DICTIONARY_1 if codec == 2 else b""
-        body = lz4.block.decompress(body[4:], uncompressed_size=size, dict=dictionary)
+        size = int.from_bytes(body[:2], "big")
+        dictionary = BUILT_IN.data if codec == 2 else b""
+        body = lz4.block.decompress(body[2:], uncompressed_size=size, dict=dictionary)
     unpacked: list[object] = msgpack.unpackb(body)
     return unpacked

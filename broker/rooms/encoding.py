@@ -15,7 +15,7 @@ from broker.core.rooms.audience import Selector, not_addressed
 from broker.net.event_stream import event
 from broker.net.transport import Framing, Part
 from broker.net.websocket import ws_frame
-from protocol.codes import Codec, Lane, Tier
+from protocol.codes import Codec, Lane, Opcode, Tier
 from protocol.compression import compress
 from protocol.connection import Encoding, encode
 from protocol.errors import LocalProtocolError
@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 TIERS: tuple[Tier, ...] = (Tier.FULL, Tier.MEDIUM, Tier.LOW)
+_TICK = Opcode.TICK
 _TIER_INDEX = {tier: index for index, tier in enumerate(TIERS)}
 _CODECS = len(Codec)
 MASKED = len(Framing) * _CODECS * len(TIERS)
@@ -105,7 +106,7 @@ def prepare(
     bundles: list[Bundle | None] = [None] * (VARIANTS + 1)
     made: dict[tuple[int, int, bool], Bundle] = {}
     masked: dict[int, list[Content]] = {}
-    packed: dict[int, list[tuple[Message, bytes]]] = {}
+    framed = _BinaryFrames(room)
     lane = min(content.lane for contents in by_tier for content in contents)
     for variant in variants:
         is_masked = variant >= MASKED
@@ -121,7 +122,7 @@ def prepare(
                 if shown is None:
                     shown = masked[id(contents)] = [each._replace(message=mask(each.message)) for each in contents]
                 contents = shown
-            bundle = made[key] = _bundle(form, contents, room, packed, event_id)
+            bundle = made[key] = _bundle(form, contents, room, framed, event_id)
         frames[variant] = bundle.joined
         bundles[variant] = bundle
     return Prepared(lane, frames, bundles)
@@ -154,12 +155,37 @@ def prepare_for_viewers(
     return shown._replace(selector=Selector(0, 0, STAFF_BIT), others=nothing)
 
 
+class _BinaryFrames:
+    """Binary frames of contents, each packed once for all codecs and compressed once for all framings."""
+
+    __slots__ = ("_frames", "_packed", "_room")
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._packed: dict[int, list[tuple[Message, bytes]]] = {}
+        self._frames: dict[tuple[int, Codec], list[bytes]] = {}
+
+    def of(self, content: Content, codec: Codec) -> list[bytes]:
+        """Return the frames of a content, which must live as long as this object."""
+        key = id(content), codec
+        frames = self._frames.get(key)
+        if frames is None:
+            pieces = self._packed.get(key[0])
+            if pieces is None:
+                pieces = self._packed[key[0]] = _pack(content.message)
+            frames = self._frames[key] = [self._frame(content, message, body, codec) for message, body in pieces]
+        return frames
+
+    def _frame(self, content: Content, message: Message, body: bytes, codec: Codec) -> bytes:
+        opcode = opcode_of(message)
+        small = compress(body, codec, is_tick=opcode is _TICK)
+        if small is None:
+            return build_frame(opcode, content.lane, self._room, content.sequence, body)
+        return build_frame(opcode, content.lane, self._room, content.sequence, small, codec)
+
+
 def _bundle(
-    form: int,
-    contents: Sequence[Content],
-    room: int,
-    packed: dict[int, list[tuple[Message, bytes]]],
-    event_id: Callable[[int], str],
+    form: int, contents: Sequence[Content], room: int, binary: _BinaryFrames, event_id: Callable[[int], str]
 ) -> Bundle:
     number, codec = divmod(form, _CODECS)
     framing = Framing(number)
@@ -172,26 +198,11 @@ def _bundle(
             named = event_id(content.sequence) if has_offset else ""
             data = b"".join([event(frame, named) for frame in _json_frames(content, room)])
         else:
-            pieces = packed.get(id(content))
-            if pieces is None:
-                pieces = packed[id(content)] = _pack(content.message)
-            data = b"".join(_binary_frames(content, pieces, room, Codec(codec), framing))
+            frames = binary.of(content, Codec(codec))
+            data = b"".join(frames if framing is Framing.TCP else map(ws_frame, frames))
         parts.append(Part(data, content.lane, content.weight, room | content.part_key << 32))
     joined = parts[0].data if len(parts) == 1 else b"".join(part.data for part in parts)
     return Bundle(joined, tuple(parts))
-
-
-def _binary_frames(
-    content: Content, pieces: list[tuple[Message, bytes]], room: int, codec: Codec, framing: Framing
-) -> Iterable[bytes]:
-    for message, body in pieces:
-        opcode = opcode_of(message)
-        small = compress(body, codec)
-        if small is None:
-            frame = build_frame(opcode, content.lane, room, content.sequence, body)
-        else:
-            frame = build_frame(opcode, content.lane, room, content.sequence, small, codec)
-        yield frame if framing is Framing.TCP else ws_frame(frame)
 
 
 def _pack(message: Message) -> list[tuple[Message, bytes]]:

@@ -8,7 +8,7 @@ that they are what this code writes and that they decode to their bodies.
   compressed. ``body`` is the message with the names of its fields.
 - ``malformed.json``: invalid messages, the state of their sender, and the resulting error or close code.
 - ``session.json``: a short session, frame by frame; the transcript of SPEC.md.
-- ``dictionary.json``: dictionary 1 of the lz4 codec.
+- ``dictionary.json``: the built-in dictionary, that of codec 2.
 """
 
 from __future__ import annotations

@@ -6,16 +6,17 @@ variants may change without a change of the protocol; a reader must accept all o
 
 from __future__ import annotations
 
-import hashlib
+import base64
 import json
 from collections.abc import Mapping
 from enum import IntEnum, IntFlag
 from typing import Any
 
 from .. import codes, compression, fields, frames, json_mode, messages, payloads
-from ..codes import MESSAGE_TYPES, CloseCode, Codec, MessageType
-from ..compression import DICTIONARY_1, compress
+from ..codes import MESSAGE_TYPES, CloseCode, Codec, MessageType, Opcode
+from ..compression import compress
 from ..connection import Encoding, encode
+from ..dictionaries import BUILT_IN
 from ..frames import build_frame, pack_body
 from ..message_rules import opcode_of
 from ..messages import Side
@@ -60,11 +61,11 @@ def documents() -> dict[str, Any]:
             ],
         },
         "dictionary.json": {
-            "about": "Dictionary 1 of the lz4 codec 2. It never changes.",
+            "about": "The built-in dictionary, that of codec 2. It never changes.",
             "codec": int(Codec.LZ4_DICT_1),
-            "bytes": len(DICTIONARY_1),
-            "sha256": hashlib.sha256(DICTIONARY_1).hexdigest(),
-            "hex": DICTIONARY_1.hex(),
+            "bytes": len(BUILT_IN.data),
+            "sha256": BUILT_IN.name,
+            "base64": base64.b64encode(BUILT_IN.data).decode(),
         },
     }
 
@@ -119,7 +120,7 @@ def _message(sample: Sample) -> dict[str, Any]:
     }
     body = pack_body(message)
     for codec in (Codec.LZ4, Codec.LZ4_DICT_1) if side is Side.SERVER else ():
-        small = compress(body, codec)
+        small = compress(body, codec, is_tick=opcode is Opcode.TICK)
         if small is not None:
             frame = build_frame(opcode, lane, room, sequence, small, codec)
             vector.setdefault("compressed", {})[codec.name] = frame.hex()

@@ -223,7 +223,7 @@ _REFUSED = [
 
 
 def _tick(codec: Codec, raw_bytes: int, block: bytes) -> bytes:
-    return _frame(Opcode.TICK, struct.pack("!I", raw_bytes) + block, flags=Lane.CHAT << 4 | codec)
+    return _frame(Opcode.TICK, struct.pack("!H", raw_bytes) + block, flags=Lane.CHAT << 4 | codec)
 
 
 # lz4 blocks written out, because the output of compressors differs between versions. A sequence is a token
@@ -241,9 +241,9 @@ _COMPRESSED = [
     Malformed(f"compressed-{name}", S, OPEN, data, code)
     for name, data, code in [
         ("empty", _frame(Opcode.TICK, b"", flags=0x31), COMPRESSION),
-        ("no-block", _frame(Opcode.TICK, b"\x00\x00\x00\x10", flags=0x31), COMPRESSION),
+        ("no-block", _frame(Opcode.TICK, b"\x00\x10", flags=0x31), COMPRESSION),
         ("size-above-cap", _tick(Codec.LZ4, MAX_BODY_BYTES + 1, _ZEROS), COMPRESSION),
-        ("size-4-gib", _tick(Codec.LZ4, 2**32 - 1, _ZEROS), COMPRESSION),
+        ("size-above-any-body", _tick(Codec.LZ4, 2**16 - 1, _ZEROS), COMPRESSION),
         ("size-too-small", _tick(Codec.LZ4, len(_RAW) - 1, _LITERALS), COMPRESSION),
         ("size-too-large", _tick(Codec.LZ4, len(_RAW) + 1, _LITERALS), COMPRESSION),
         ("size-0", _tick(Codec.LZ4, 0, _LITERALS), COMPRESSION),

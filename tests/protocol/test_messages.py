@@ -13,7 +13,7 @@ from protocol.connection import Encoding, Frame
 from protocol.fields import FieldError
 from protocol.frames import pack_body, unpack_body
 from protocol.message_rules import MESSAGE_KINDS, OPCODE_LANES, opcode_of, reader_of
-from protocol.messages import VERSION, Ack, ClientHello, Join, Pong, Post, Side, common_version
+from protocol.messages import VERSION, Ack, ClientHello, Join, Pong, Post, Side, Tick, account_of, common_version
 from protocol.payloads import check_payload
 from protocol.state import TRANSITIONS
 from tests.support.examples import examples
@@ -58,7 +58,8 @@ def test_a_reader_outlives_fields_that_come_later_and_does_without_optional_ones
     side: Side, opcode: Opcode, data: st.DataObject
 ) -> None:
     message = data.draw(MESSAGES[side, opcode])
-    body = unpack_body(pack_body(message))
+    # A tick is packed in a shorter form, see test_ticks.
+    body = unpack_body(pack_body(tuple(message)))
     assert body == tuple(message), "a body is one array in the order of the fields"
     assert opcode_of(message) is opcode
 
@@ -66,6 +67,8 @@ def test_a_reader_outlives_fields_that_come_later_and_does_without_optional_ones
     assert _read(side, opcode, unpack_body(pack_body((*message, *later)))) == message
 
     defaults: dict[str, Any] = type(message)._field_defaults
+    if isinstance(message, Tick):
+        defaults = {"account": account_of(message.entries)}
     required = len(message) - len(defaults)
     bare = tuple(_read(side, opcode, body[:required]))
     assert bare == (*body[:required], *defaults.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from pathlib import Path
@@ -149,7 +150,7 @@ def replay(connection: Connection, frame: dict[str, str]) -> None:
 
 def test_the_dictionary_in_the_file_is_the_one_that_its_hash_names() -> None:
     document = FILES["dictionary.json"]
-    data = bytes.fromhex(document["hex"])
+    data = base64.b64decode(document["base64"])
     assert hashlib.sha256(data).hexdigest() == document["sha256"]
     assert len(data) == document["bytes"]
     assert document["codec"] == Codec.LZ4_DICT_1

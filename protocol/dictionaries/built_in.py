@@ -1,0 +1,32 @@
+"""Makes the bytes of the built-in dictionary from its words and from the shapes of a tick's records.
+
+The parts are joined without anything between them: a match may begin and end anywhere.
+"""
+
+from __future__ import annotations
+
+from .words import CHAT, COMMON, ENGLISH, NAMES, RECORDS, SHOPPING, SIGNS
+
+__all__ = ["built_in_bytes"]
+
+
+def built_in_bytes() -> bytes:
+    """Return the bytes, always the same ones."""
+    dense = (CHAT, SHOPPING, SIGNS, NAMES, RECORDS, COMMON)
+    words = "".join("".join(text.split()) for text in dense) + ENGLISH.replace("\n", " ")
+    return words.encode() + _shapes()
+
+
+def _shapes() -> bytes:
+    """Return the msgpack bytes around the texts of a tick.
+
+    The first byte of an entry is the number of its fields, of which four are the usual ones: type, user, name and
+    payload. A text of up to 31 bytes has one byte before it, a longer one two.
+    """
+    users = (b"\xa8user-000", b"\xa9user-1234", b"\xaauser-12345", b"\xa8u1234567")
+    names = (b"\xa6viewer", b"\xa9viewer 12", b"\xaaviewer 123", b"\xabviewer 1234")
+    entries = b"".join(b"\x94\x01" + user + name + b"\x91" for user in users for name in names)
+    texts = b"".join(b"\x91\xd9" + bytes([nbytes]) for nbytes in range(33, 96, 3))
+    others = b"\x02\x90\x01\x97\x01\x03\x90\x01\x95\x01"
+    starts = b"".join(b"d\x00" + bytes([0x90 + count]) + b"\x94\x01" for count in (1, 2, 3)) + b"\x94\xcf\x00\x00\x01"
+    return entries + texts + others + starts
