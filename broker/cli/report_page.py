@@ -71,7 +71,7 @@ def report_html(report: Report) -> bytes:
         _products(report["commerce"]["products"]),
         _activities(report),
         "<h2>Moderation</h2>",
-        _moderation(report["moderation"]),
+        _moderation(report),
         "<h2>Every message</h2>",
         _accounts(report["accounts"]),
         _service(report["service"]),
@@ -170,12 +170,53 @@ def _brief(view: Any) -> str:
     return ", ".join(f"{name} {value}" for name, value in view.items() if type(value) in (int, str) and value != "")
 
 
-def _moderation(found: Report) -> str:
+def _moderation(report: Report) -> str:
+    found = report["moderation"]
     rows: list[tuple[str, int]] = [
         ("danmaku not shown", found["not_shown"]), ("danmaku held", found["held"]), ("deletions", found["deletions"]),
     ]  # fmt: skip
     rows += [(name.replace("_", " "), count) for name, count in found["counts"].items()]
-    return _table(("", "number"), rows)
+    return _table(("", "number"), rows) + _reviews(found["reviews"]) + _sanctions(report) + _audit(found["audit"])
+
+
+def _reviews(found: Report) -> str:
+    if not (found["held"] or found["reported"]):
+        return ""
+    names = ("held", "reported", "reports", "approved", "rejected", "released", "undecided", "without_reviewer")
+    rows = [(name.replace("_", " "), found[name]) for name in names]
+    rows += [(f"held by {name.replace('_', ' ')}", count) for name, count in found["held_by"].items()]
+    waits = f"{clock(found['average_wait_ms'])} on average, {clock(found['longest_wait_ms'])} at the longest"
+    return (
+        "<h3>Review</h3>" + _table(("", "number"), rows) + f"<p>Time until a decision: {waits}.</p>"
+        + _table(("reviewer", "decisions"), list(found["reviewers"].items()))
+    )  # fmt: skip
+
+
+def _sanctions(report: Report) -> str:
+    found = report["moderation"]
+    rows = [
+        (
+            clock(line["at_ms"] - report["from_ms"]), line["what"].partition(".")[2], line["user"], line["by"],
+            ", ".join(f"{name} {line[name]}" for name in ("seconds", "ban_s", "shadow", "clear") if name in line),
+            line["reason"],
+        )
+        for line in found["sanctions"]
+    ]  # fmt: skip
+    more = found["sanctions_left_out"]
+    return (
+        "<h3>Sanctions</h3>" + _table(("at", "what", "user", "by", "how", "why"), rows)
+        + (f"<p>{more:,} more.</p>" if more else "")
+    )  # fmt: skip
+
+
+def _audit(found: Report) -> str:
+    actors = [(each["kind"], each["actor"], each["actions"]) for each in found["actors"]]
+    more = found["actors_left_out"]
+    return (
+        f"<h3>What staff and backends changed</h3><p>{found['refused']:,} calls were refused.</p>"
+        + _table(("operation", "calls"), list(found["actions"].items())) + _table(("kind", "actor", "calls"), actors)
+        + (f"<p>{more:,} more.</p>" if more else "")
+    )  # fmt: skip
 
 
 def _accounts(accounts: Report) -> str:

@@ -18,7 +18,7 @@ from broker.operations.kept import ask, later, required
 from broker.operations.parts import Handler, Parts
 from broker.operations.rooms import plain_value
 from broker.rooms.room_export import EXPORT_SCHEMA, EXPORT_VERSION, ExportFields, export_line
-from broker.rooms.show_reports import take_entries
+from broker.rooms.show_reports import take_audit, take_entries
 from protocol.codes import ErrorCode, RoomPhase
 from protocol.operations.reports import ExportRoom, ReportRoom, RoomExport, RoomReport
 
@@ -55,6 +55,9 @@ async def _report(parts: Parts, caller: Caller, request: ReportRoom) -> RoomRepo
         begun = parts.clock()
         after = await ask(ledger, _fold_page, fold, stream, after)
         await trio.sleep(parts.clock() - begun)
+    after = stream.after
+    while after is not None:
+        after = await ask(ledger, take_audit, fold, stream, after)
     if fold.is_empty:
         raise OperationError(ErrorCode.UNKNOWN_ROOM, "is not in the ledger", "room")
     return RoomReport(request.room, stream.epoch, plain_value(fold.report()))

@@ -9,15 +9,20 @@ from broker.core.commerce.activity import Fact
 from broker.core.commerce.room_activities import ActivityKind
 from broker.core.reports.show import ShowFold
 from broker.core.rooms.samples import read_sample
+from broker.core.tenants.names import split_name
 from broker.ledger import ACTIVITY_FACTS, Reader, StoredEntry
+from broker.ledger.audits import AuditFilter, audit_page
 from broker.ledger.entries import ROOM_SAMPLED
 from broker.ledger.orders import ORDER_KIND, REFUND_KIND
 from broker.ledger.replay import event_of
-from broker.ledger.streams import all_entries, find_stream
+from broker.ledger.streams import FoundStream, all_entries, find_stream
 from protocol.errors import RemoteProtocolError
 from protocol.frames import unpack_body
 
-__all__ = ["read_report", "take_entries"]
+__all__ = ["read_report", "take_audit", "take_entries"]
+
+AUDIT_PAGE, AUDIT_BYTES = 1000, 2**20
+"""Entries of the audit that are taken at once."""
 
 
 def take_entries(fold: ShowFold, entries: Iterable[StoredEntry]) -> None:
@@ -47,6 +52,22 @@ def _take(fold: ShowFold, entry: StoredEntry) -> None:
         fold.refund(unpack_body(entry.body)[2], at_ms)
 
 
+def take_audit(reader: Reader, fold: ShowFold, stream: FoundStream, after: int) -> int | None:
+    """Fold a page of the audit that belongs to a stream: what was written of its room between its first entry and its
+    last one. Return after which number the next page begins, None = that is all. Runs in the ledger's reading thread.
+    """
+    tenant, name = split_name(stream.room)
+    found, following = audit_page(reader, AuditFilter(tenant, room=name), after, AUDIT_PAGE, AUDIT_BYTES)
+    for number, at_ms, entry in found:
+        if number > stream.last:
+            return None
+        fold.action(
+            at_ms, entry.operation, entry.actor_kind, entry.actor, entry.subject, entry.reason, entry.outcome,
+            entry.request,
+        )  # fmt: skip
+    return None if following is None or following >= stream.last else following
+
+
 def read_report(
     reader: Reader, room: str, epoch: int | None, kinds: Mapping[str, ActivityKind]
 ) -> dict[str, Any] | None:
@@ -58,4 +79,7 @@ def read_report(
             return None
         fold = ShowFold(room, stream.epoch, kinds)
         take_entries(fold, all_entries(reader, stream))
+        after: int | None = stream.after
+        while after is not None:
+            after = take_audit(reader, fold, stream, after)
     return None if fold.is_empty else fold.report()

@@ -80,7 +80,21 @@ async def test_the_report_of_a_broker_and_that_of_its_ledger_are_the_same_bytes(
     }  # fmt: skip
     (sale,) = live["commerce"]["activities"]
     assert (sale["id"], sale["amounts"]) == ("sale-1", {"available": 1, "reserved": 0, "confirmed": 1})
-    assert live["moderation"]["deletions"] == 1
+    moderation = live["moderation"]
+    assert moderation["deletions"] == 1
+    assert (moderation["reviews"]["reported"], moderation["reviews"]["undecided"]) == (1, 1)
+    (mute,) = moderation["sanctions"]
+    del mute["at_ms"]
+    assert mute == {"what": "moderation.mute", "user": "mallory", "by": "shop", "reason": "<spam>", "seconds": 60}
+    assert moderation["audit"]["actors"] == [
+        {
+            "kind": "key",
+            "actor": "shop",
+            "actions": 9,
+        }
+    ]
+    assert moderation["audit"]["actions"]["sales.create"] == 1
+    assert b"&lt;spam&gt;" in (directory / "report.html").read_bytes()
     assert [line["what"] for line in live["timeline"]] == [
         "announcement", "pins", "products.explaining", "sales.scheduled", "sales.opened", "sales.sold_out",
         "messages.deleted", "phase.ended",

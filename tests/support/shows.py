@@ -59,4 +59,6 @@ async def play_show(broker: Broker, link: RawLink, number: int, room: str = "lob
     await as_platform(broker, "sales.confirm", room=room, id="sale-1", number=1, order="paid-1")
     order = {"order": "paid-1", "status_version": 1, "status": "bought", "product": "mug-1", "name": "Ann"}
     await as_platform(broker, "orders.event", room=room, quantity=1, **order)
+    await act(broker, _viewer("bob"), "moderation.report", room=room, offset=2, reason="spam")
     await as_platform(broker, "messages.delete", room=room, ids=[2], reason="outdated")
+    await as_platform(broker, "moderation.mute", room=room, user="mallory", seconds=60, reason="<spam>")

@@ -10,13 +10,14 @@ held when it was sampled last stays ``held``; and what a run counted after that,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import add
 from typing import Any
 
 from broker.core.commerce.activity import Fact
 from broker.core.commerce.room_activities import ActivityKey, ActivityKind
 from broker.core.reports.commerce import ShowCommerce
+from broker.core.reports.moderation import ShowModeration
 from broker.core.reports.series import Series
 from broker.core.reports.timeline import Timeline
 from broker.core.rooms.accounts import sum_of
@@ -51,6 +52,7 @@ class ShowFold:
         self._phase = RoomPhase.LIVE
         self._events: Counter[int] = Counter()
         self._commerce = ShowCommerce(kinds)
+        self._staff = ShowModeration()
         self._timeline = Timeline()
         self._audience = Series(AUDIENCE_MS, max)
         self._interaction = Series(INTERACTION_MS, add)
@@ -141,9 +143,16 @@ class ShowFold:
         """Take facts of an activity."""
         self._seen(at_ms)
         try:
-            self._commerce.facts(key, facts, at_ms)
+            taken = tuple(facts)
+            self._staff.facts(key, taken)
+            self._commerce.facts(key, taken, at_ms)
         except (TypeError, ValueError, LookupError, AttributeError):
             self.unreadable += 1
+
+    @property
+    def action(self) -> Callable[..., None]:
+        """Take an entry of the audit that names the room, see `ShowModeration.action`."""
+        return self._staff.action
 
     def _seen(self, at_ms: int) -> None:
         if self._from_ms is None:
@@ -237,6 +246,7 @@ class ShowFold:
             "not_shown": chat.sampled + chat.expired,
             "held": chat.held,
             "counts": dict(sorted(counts.items())),
+            **self._staff.as_json(),
         }
 
 

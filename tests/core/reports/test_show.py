@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from broker.cli.report_page import report_html, report_json
 from broker.core.commerce.activity import Fact
 from broker.core.commerce.kinds import activity_kinds
+from broker.core.moderation.review import REVIEWS_KEY
+from broker.core.reports.moderation import MAX_SANCTIONS
 from broker.core.reports.show import ShowFold
 from broker.core.reports.timeline import MAX_LINES, MAX_TEXT
 from broker.core.rooms.samples import RoomSample, read_sample
+from protocol.activities.reviews import HeldBy
 from protocol.codes import Lane, MessageType, RoomPhase
 from protocol.messages import Account, Event
 
@@ -118,3 +121,27 @@ def test_the_page_of_an_empty_show_is_whole() -> None:
     fold.event(event(MessageType.ROOM_PHASE, int(RoomPhase.ENDED)), BEGUN_MS)
     assert report_html(fold.report()).endswith(b"</body></html>\n")
     assert fold.report()["accounts"].keys() == {lane.name.lower() for lane in Lane}
+
+
+def test_reviews_and_sanctions_are_counted_with_who_decided_and_how_long_it_took() -> None:
+    fold = ShowFold("lobby", 7, KINDS)
+    held = {"held_by": int(HeldBy.WORDS), "at_ms": BEGUN_MS}
+    facts = [Fact("held", (number, held)) for number in (1, 2, 3)]
+    facts += [Fact("approved", (1, "max", "", BEGUN_MS + 4000)), Fact("released", (1, BEGUN_MS + 4000))]
+    facts += [Fact("rejected", (2, "", "nobody", BEGUN_MS + 8000))]
+    fold.facts(REVIEWS_KEY, facts, BEGUN_MS)
+    for number in range(MAX_SANCTIONS + 2):
+        fold.action(BEGUN_MS, "moderation.ban", "user", "max", f"u{number}", "<spam>", "OK", {"seconds": 60})
+    fold.action(BEGUN_MS, "moderation.ban", "user", "max", "u", "", "NOT_ALLOWED", {})
+    found = fold.report()["moderation"]
+    assert found["reviews"] == {
+        "held": 3, "held_by": {"words": 3}, "reported": 0, "reports": 0, "approved": 1, "rejected": 1, "released": 1,
+        "undecided": 1, "without_reviewer": 1, "average_wait_ms": 6000, "longest_wait_ms": 8000,
+        "reviewers": {"max": 1},
+    }  # fmt: skip
+    assert (len(found["sanctions"]), found["sanctions_left_out"]) == (MAX_SANCTIONS, 2)
+    assert found["audit"]["actions"] == {"moderation.ban": MAX_SANCTIONS + 2}
+    assert found["audit"]["refused"] == 1
+    page = report_html(fold.report())
+    assert b"&lt;spam&gt;" in page
+    assert b"2 more." in page
