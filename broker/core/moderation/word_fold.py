@@ -33,11 +33,16 @@ def _run(first: int, looks: str) -> dict[str, str]:
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _LOOK_ALIKES = {
     **_pairs("авекмнорстухіјѕԁһӏԝԛ", "abekmhopctyxijsdhlwq"),  # Cyrillic
-    **_pairs("αβεικνορτυχω", "abeikvoptuxw"),  # Greek
-    **_pairs("ɑɡıøłđħᴀʙᴄᴅᴇɢʜɪᴊᴋʟᴍɴᴏᴘʀᴛᴜᴠᴡʏᴢ", "agioldhabcdeghijklmnoprtuvwyz"),  # Latin
+    **_pairs("αβεζηικμνορστυχω", "abeznikuvopotuxw"),  # Greek
+    **_pairs("ɑɡıøłđħƀɓƈɗɖɛƒɠɦɨƙɭɱɲŋƞƥɾɽʂŧƭʋƶʐⱥɕɩɳ", "agioldhbbcddefghiklmnnnprrsttvzzacin"),  # Latin with hooks
+    **_pairs("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘꞯʀꜱᴛᴜᴠᴡʏᴢ", "abcdefghijklmnopqrstuvwyz"),  # Latin small capitals
+    **_pairs("ꭰꭱꭲꭺꭻꭼꮃꮇꮋꮐꮓꮪꮲꮯꮮꮶᏼꮩꮟ".upper(), "drtajewmhgzspclkbvb"),  # Cherokee
+    **_pairs("ꓐꓑꓓꓔꓖꓗꓙꓚꓜꓝꓟꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴ", "bpdtgkjczfmnlsrvhwxyaeiou"),  # Lisu
     **_run(0x1F150, _ALPHABET), **_run(0x1F170, _ALPHABET),  # white on black
     **_run(0x2776, "123456789"), **_run(0x2780, "123456789"), **_run(0x278A, "123456789"),  # circled digits
 }  # fmt: skip
+_CASED = _pairs("ΗΜΝΥς", "hmnyc")
+"""Greek letters that look like other letters than what their case is folded to."""
 _FOR_DIGITS = _pairs("013457@$!|€l", "oieastasiiei")
 
 
@@ -65,7 +70,8 @@ class FoldTable(CharacterTable):
 
     def replacement(self, character: str) -> str:
         character = self._looks.get(character, character)
-        decomposed = normalize("NFKD", normalize("NFKD", character).casefold())
+        plain = "".join(_CASED.get(each, each) for each in normalize("NFKD", character))
+        decomposed = normalize("NFKD", plain.casefold())
         return "".join(SIMPLIFIED.get(each, each) for each in map(self._letter, decomposed) if _is_kept(each))
 
     def _letter(self, character: str) -> str:

@@ -6,6 +6,7 @@ A place in which a word stands apart, or across the border of two others, is no 
 - a Latin word is found as a whole word only;
 - characters with spaces or the punctuation of sentences between them are a word if each stands alone ("加 微 信",
   "s p a m"), or for three and more Chinese characters with spaces alone; "一套，现在" does not hold 套现;
+- what stands three times and more in a row stands for any number of it that the word has: spammmm, coool;
 - what lies inside an exception of the list is none: 整套现货 for 套现.
 
 Exceptions, not a segmenter: of 30,000 comments on goods searched for 42 words, jieba 0.42 would have dropped one
@@ -79,6 +80,8 @@ class _Word(NamedTuple):
     of_list: int
     gaps: frozenset[int]
     """Places of the folded word before which the word itself has a space or a mark."""
+    runs: tuple[int, ...] = ()
+    """How often each character stands in a row, where the word is searched with each of them once."""
 
 
 class _Search:
@@ -120,6 +123,8 @@ class WordFilter:
         """WordError for too many words; of each of them when it is built."""
         self._lists = lists
         self._plain, self._digits, self._exceptions = _Search(FOLD), _Search(FOLD_DIGITS), _Search(FOLD)
+        self._plain_once, self._digits_once = _Search(FOLD), _Search(FOLD_DIGITS)
+        """The words that have a character twice in a row, with each of them once."""
         if sum(len(each.words) + len(each.exceptions) for each in lists) > MAX_WORDS:
             raise WordError(f"the lists have more than {MAX_WORDS} words together")
 
@@ -146,46 +151,51 @@ class WordFilter:
                 self._exceptions.add(folded, _Word(phrase, index, frozenset()))
                 if number % WORDS_OF_STEP == 0:
                     yield
-        for search in (self._plain, self._digits, self._exceptions):
+        for search in (self._plain, self._digits, self._exceptions, self._plain_once, self._digits_once):
             yield from search.build_steps()
 
     def find(self, text: str) -> list[Finding]:
         """Return the words in ``text``, by their places."""
-        folded = text.translate(FOLD)
-        found = self._findings(text, self._plain, folded)
-        if _has_repeats(folded):
-            found |= self._findings(text, self._plain, folded, _ONCE)
+        found = self._found_in(text, self._plain, self._plain_once)
         if _has_letter_by_digit(text):
-            found |= self._findings(text, self._digits, text.translate(FOLD_DIGITS))
+            found |= self._found_in(text, self._digits, self._digits_once)
         return sorted(found) if found else []
 
+    def _found_in(self, text: str, search: _Search, once: _Search) -> set[Finding]:
+        folded = text.translate(search.table)
+        found = self._findings(text, search, folded)
+        if _has_repeats(folded):
+            found |= self._findings(text, search, folded, _LONG_RUN) | self._findings(text, once, folded, _RUN)
+        return found
+
     def _add(self, index: int, number: int, word: str) -> None:
-        folded = _checked(self._lists[index].name, "word", number, word)
-        self._plain.add(folded, _Word(word, index, _gaps_of(word, FOLD)))
+        _add_both(_checked(self._lists[index].name, "word", number, word), word, index, self._plain, self._plain_once)
         if _is_latin(word):
-            self._digits.add(word.translate(FOLD_DIGITS), _Word(word, index, _gaps_of(word, FOLD_DIGITS)))
+            _add_both(word.translate(FOLD_DIGITS), word, index, self._digits, self._digits_once)
 
     def _findings(
         self, text: str, search: _Search, folded: str, repeats: re.Pattern[str] | None = None
     ) -> set[Finding]:
         """``repeats``: what stands several times in a row is searched as if it stood once."""
-        kept: list[int] | None = None
-        if repeats is not None:
-            kept = [match.start() for match in repeats.finditer(folded)]
-            folded = "".join([folded[place] for place in kept])
-        matches = list(search.places(folded))
+        searched = folded if repeats is None else repeats.sub(r"\1", folded)
+        matches = list(search.places(searched))
         if not matches:
             return set()
-        places = places_of(text, search.table)
-        if kept is not None:
-            places = [places[place] for place in kept]
+        places = lasts = places_of(text, search.table)
+        lengths: list[int] = []
+        if repeats is not None:
+            places, lasts, lengths = _runs_of(folded, repeats, places)
         excepted = self._excepted(text) if any(of_list.exceptions for of_list in self._lists) else {}
         found: set[Finding] = set()
         breaks = list(_apart(text, places))
         for words, start, end in matches:
-            span = places[start:end]
+            span = [*places[start : end - 1], lasts[end - 1]]
+            if end == start + 1 and places[start] != span[0]:
+                span.insert(0, places[start])
             for word in words:
-                if search is self._digits and not _is_spelled_with_letters(text, span):
+                if search.table is FOLD_DIGITS and not _is_spelled_with_letters(text, span):
+                    continue
+                if word.runs and not _is_stretched(word.runs, lengths[start:end], searched[start:end]):
                     continue
                 ends = excepted.get(word.of_list)
                 if ends is not None and span[-1] <= ends[span[0]]:
@@ -228,7 +238,8 @@ def masked(text: str, findings: Sequence[Finding]) -> str:
 
 
 _has_repeats = re.compile(r"(.)\1\1", re.DOTALL).search
-_ONCE = re.compile(r"(.)\1\1+|.", re.DOTALL)
+_LONG_RUN = re.compile(r"(.)\1\1+", re.DOTALL)
+_RUN = re.compile(r"(.)\1*", re.DOTALL)
 _has_letter_by_digit = re.compile(r"[a-z][013457@$!|\u20ac]|[013457@$!|\u20ac][a-z]", re.IGNORECASE).search
 _SENTENCE = frozenset("，。！？、；：,!?;:｡…")
 """Punctuation that ends a part of a sentence. Other marks are inserted into words: 套.现, s-p-a-m."""
@@ -243,6 +254,40 @@ def _checked(list_name: str, what: str, number: int, word: str) -> str:
     if not folded:
         raise WordError("has no letter and no digit", list_name, what, number)
     return folded
+
+
+def _add_both(folded: str, word: str, of_list: int, search: _Search, once: _Search) -> None:
+    """Add a folded word to a search, and to the one of words with each character once if it has one twice in a row."""
+    gaps = _gaps_of(word, search.table)
+    search.add(folded, _Word(word, of_list, gaps))
+    runs = tuple(len(match[0]) for match in _RUN.finditer(folded))
+    if len(runs) < len(folded):
+        starts = [match.start() for match in _RUN.finditer(folded)]
+        inside = frozenset(bisect_left(starts, gap) for gap in gaps)
+        once.add(_RUN.sub(r"\1", folded), _Word(word, of_list, inside, runs))
+
+
+def _runs_of(folded: str, repeats: re.Pattern[str], places: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
+    """Return for each character that is left of a folded text the index of its first and of its last place in the
+    text, and how often it stands there in a row. ``places``: the indexes of all characters of the folded text."""
+    starts: list[int] = []
+    done = 0
+    for match in repeats.finditer(folded):
+        starts += range(done, match.start() + 1)
+        done = match.end()
+    starts += range(done, len(folded))
+    ends = [*starts[1:], len(folded)]
+    lasts = [places[end - 1] for end in ends]
+    return [places[start] for start in starts], lasts, [end - start for start, end in zip(starts, ends, strict=True)]
+
+
+def _is_stretched(runs: Sequence[int], lengths: Sequence[int], characters: str) -> bool:
+    """Return whether a text has each character of a word as often in a row as the word, or three times and more. Digits
+    are never stretched: 1222 is another number than 122."""
+    return all(
+        length == run or (length >= 3 and not character.isdigit())
+        for run, length, character in zip(runs, lengths, characters, strict=True)
+    )
 
 
 def _is_latin(word: str) -> bool:
@@ -278,8 +323,8 @@ def _stands(text: str, span: Sequence[int], apart: Sequence[int], gaps: int) -> 
 
 
 def _is_spelled_with_letters(text: str, span: Sequence[int]) -> bool:
-    """Return whether most of the characters are letters: 500k spells no word."""
-    return 2 * sum(_is_latin_letter(text[index]) for index in span) > len(span)
+    """Return whether half of the characters and more are letters: 500k spells no word."""
+    return 2 * sum(_is_latin_letter(text[index]) for index in span) >= len(span)
 
 
 def _neighbour(text: str, index: int, step: int) -> str:

@@ -62,6 +62,31 @@ def test_a_part_of_a_latin_word_is_no_finding(word: str, more: str, is_before: b
     assert text in WORDS or word not in [each.word for each in FILTER.find(text)]
 
 
+@given(st.sampled_from([each for each in WORDS if not each.isdigit()]), st.data())
+def test_characters_that_are_repeated_hide_no_word(word: str, data: st.DataObject) -> None:
+    text = "".join(each * data.draw(st.sampled_from([1, 1, 3, 7])) for each in word)
+    assert (2, 2 + len(text)) in [each[:2] for each in FILTER.find(f"哦 {text} 哦") if each.word == word]
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "masks"),
+    [
+        ("spam", "spammmm!", "*******!"),
+        ("cool", "coool coooolll", "***** ********"),
+        ("cool", "col coolll cooler", "col ****** cooler"),
+        ("cheap pills", "cheap pilllls", "***** *******"),
+        ("www", "wwwww", "*****"),
+        ("哈哈", "哈哈哈哈", "****"),
+        ("good", "g000d", "*****"),
+        ("12234", "122222234", "122222234"),
+        ("spam", "spamm spammmer", "spamm spammmer"),
+    ],
+)
+def test_a_word_with_a_character_several_times_in_a_row(word: str, text: str, masks: str) -> None:
+    found = WordFilter.build([WordList("list", WordAction.MASK, [word])])
+    assert masked(text, found.find(text)) == masks
+
+
 texts = st.text("套现代购加微信整货。， *\u200b套\u0301ａB1@", max_size=12)
 
 
