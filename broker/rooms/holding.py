@@ -1,4 +1,4 @@
-"""Messages of a room that are held for review: how its task puts them into the queue, and what their authors hear."""
+"""Messages of a room that are held for review: how its task puts them into the queue, and how authors are answered."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from broker.core.commerce.activity import ActivityRefusal, Requester, TellAuthor
+from broker.core.commerce.activity import ActivityRefusal, AnswerHeld, Requester
 from broker.core.moderation.review import REVIEWS_KEY
 from broker.core.moderation.review_commands import HeldAnswer, HoldMessage
 from broker.core.rooms.effects import Hold
@@ -14,11 +14,12 @@ from broker.core.rooms.state import RoomState
 from broker.core.tenants.names import plain_name
 from broker.rooms.journal import RoomJournal
 from broker.rooms.members import Member, PostRef
-from protocol.activities.reviews import AtDeadline, ReviewState
+from broker.rooms.own_links import OwnLinks
+from protocol.activities.reviews import AtDeadline, OwnDecision, ReviewState
 from protocol.codes import ErrorCode, LeaveReason, Outcome, Role
 from protocol.messages import AckResult, FirstResult
 
-__all__ = ["NOBODY", "HoldingRoom", "hold", "tell_author"]
+__all__ = ["NOBODY", "HoldingRoom", "answer_held", "hold"]
 
 
 FULL_RETRY_MS = 10_000
@@ -31,6 +32,7 @@ class HoldingRoom(Protocol):
     number: int
     state: RoomState[PostRef]
     journal: RoomJournal
+    own_links: OwnLinks
 
     def command_activity(
         self, key: tuple[str, str], command: Any, requester: Requester, on_answer: Any, *, creates: bool = False
@@ -64,13 +66,17 @@ def hold(room: HoldingRoom, effect: Hold[PostRef]) -> None:
     room.command_activity(REVIEWS_KEY, command, requester, on_answer, creates=True)
 
 
-def tell_author(number: int, told: TellAuthor) -> None:
-    """Send the second result of a post that was held."""
-    member, sequence = told.address
-    result = AckResult(sequence, Outcome.ACCEPTED)
-    if not told.is_shown:
-        result = AckResult(sequence, Outcome.REJECTED, int(ErrorCode.BLOCKED))
-    member.session.reply_with_reason(number, result, told.reason)
+def answer_held(room: HoldingRoom, answer: AnswerHeld) -> None:
+    """Send the second result of a post that was held to the link that has sent it, and what became of it to every link
+    of its author in the room."""
+    if answer.address is not None:
+        member, sequence = answer.address
+        result = AckResult(sequence, Outcome.ACCEPTED)
+        if not answer.is_shown:
+            result = AckResult(sequence, Outcome.REJECTED, int(ErrorCode.BLOCKED))
+        member.session.reply_with_reason(room.number, result, answer.reason)
+    decided = OwnDecision(answer.id, answer.type, answer.client_msg_id, answer.is_shown, answer.reason)
+    room.own_links.show_decision(answer.user, decided)
 
 
 def _answer(room: HoldingRoom, ticket: PostRef, reason: str, answer: HeldAnswer | ActivityRefusal) -> None:
@@ -93,7 +99,7 @@ def _answer(room: HoldingRoom, ticket: PostRef, reason: str, answer: HeldAnswer 
 
 
 class _Nobody:
-    """Session of messages that are shown for authors who hear of them otherwise."""
+    """Session of messages that are shown for authors who are answered otherwise."""
 
     transport: Any = None
     """Never used: it is no member."""
@@ -109,4 +115,4 @@ class _Nobody:
 
 
 NOBODY: PostRef = Member(_Nobody(), "", "", Role.APP, frozenset(), 0), 0
-"""Reply address of messages that were held: their authors hear of them by `tell_author`."""
+"""Reply address of messages that were held: their authors are answered by `answer_held`."""

@@ -11,6 +11,7 @@ from broker.core.tenants.names import qualify, tenant_of
 from broker.rooms.members import Member, RoomRef
 from broker.rooms.publishing import RoomPublisher
 from protocol.activities.moderation import OwnMute
+from protocol.activities.reviews import OwnDecision
 from protocol.messages import Tick
 
 __all__ = ["OwnLinks", "SessionsOf"]
@@ -45,8 +46,15 @@ class OwnLinks:
         """Send a tick to a user alone."""
         self._publisher.show(tick, number, self.members(user))
 
+    def show_decision(self, user: str, decision: OwnDecision) -> None:
+        """Send what became of a message that was held to every link of its author."""
+        members = self.members(user)
+        if members:
+            event = RoomEvent("reviews.decided", decision)
+            self._publisher.push_own_counter(("reviews", str(decision.id)), event, members)
+
     def show_mute(self, user: str) -> None:
-        """Tell a user whether it is muted here."""
+        """Send a user whether it is muted here."""
         for member in self.members(user):
             mute = self._state.own_mute(user, member.role) or OwnMute(False)
             self._publisher.push_own_counter(_OWN, RoomEvent("moderation.muted", mute), (member,))

@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from broker.core.clock import TrustedClock
-from broker.core.commerce.activity import Attributes, ReleasedPost, Requester, ShowPost, TellAuthor
+from broker.core.commerce.activity import AnswerHeld, Attributes, ReleasedPost, Requester, ShowPost
 from broker.core.commerce.room_activities import (
     ActivityKey,
     AnswerCommand,
@@ -65,7 +65,7 @@ from broker.rooms.attributes import attributes
 from broker.rooms.encoding import Content
 from broker.rooms.fanout import FanOut
 from broker.rooms.hints import RoomHints
-from broker.rooms.holding import NOBODY, hold, tell_author
+from broker.rooms.holding import NOBODY, answer_held, hold
 from broker.rooms.journal import RoomJournal
 from broker.rooms.keyword_entries import KeywordEntries
 from broker.rooms.measures import RoomMeasures
@@ -523,8 +523,8 @@ class Room:
                     hold(self, effect)
                 case ShowPost(post):
                     self._show(post)
-                case TellAuthor():
-                    tell_author(self.number, effect)
+                case AnswerHeld():
+                    answer_held(self, effect)
                 case Publish(event, lane, offset, audience):
                     self._publisher.publish(Content(event, lane, offset), audience)
                     if event.type == _KEYS:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ..fields import (
     any_value,
     array_of,
+    boolean,
     display_name,
     integer,
     member_id,
@@ -31,6 +32,7 @@ __all__ = [
     "MessageDecidedData",
     "MessageHeldData",
     "MessageReportedData",
+    "OwnDecision",
     "ReviewFinding",
     "ReviewQueueChanged",
     "ReviewState",
@@ -163,6 +165,17 @@ class MessageDecidedData(NamedTuple):
     reason: str
 
 
+class OwnDecision(NamedTuple):
+    """What became of a message of one's own that was held. ``id``: of the message in the queue; ``client_msg_id``: its
+    author's name for it, empty = it had none; ``reason``: the reviewer's."""
+
+    id: int
+    type: int
+    client_msg_id: str
+    is_shown: bool
+    reason: str
+
+
 _count = integer(0)
 _id = integer(1)
 _type = integer(0, 255)
@@ -180,6 +193,12 @@ ROWS: tuple[ActivityEventRow, ...] = (
         "reviews.changed", Via.HOST_COUNTER, ReviewQueueChanged,
         record(ReviewQueueChanged, (_count, _count, _count, optional(_at), _count)),
         "The queue of messages for a reviewer has changed.", ReviewQueueChanged(3, 1, 0, 1_790_000_000_000, 17),
+    ),
+    ActivityEventRow(
+        "reviews.decided", Via.OWN_COUNTER, OwnDecision,
+        record(OwnDecision, (_id, _type, text(0, 64), boolean, text(0, 256))),
+        "A message of the user that was held is shown, or rejected. Every link of the user in the room gets it.",
+        OwnDecision(17, 1, "m-17", False, "advertising"),
     ),
 )  # fmt: skip
 REPORTS: tuple[EventRow, ...] = (

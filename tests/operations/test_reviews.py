@@ -266,6 +266,36 @@ async def test_staff_hears_of_the_queue_and_configured_bounds_hold(tmp_path: Pat
         assert event.payload[:2] == ("reviews.changed", "")
 
 
+async def test_every_link_of_the_author_learns_what_became_of_a_held_message(tmp_path: Path) -> None:
+    async with (
+        reviewed(tmp_path) as (broker, http),
+        joined_link(broker, "dev:ann") as (ann, room),
+        joined_link(broker, "dev:ann") as (phone, _),
+        joined_link(broker, "dev:bob") as (bob, number),
+    ):
+        await say(ann, room, 1, "bad", key="m-1")
+        await say(ann, room, 2, "good", key="m-2")
+        await say(bob, number, 1, "of bob")
+        await ok(http, "moderation.decide", room=ROOM, items=[1], verdict="reject", reason="advertising")
+        await ok(http, "moderation.decide", room=ROOM, items=[2], verdict="approve")
+        for link in (ann, phone):
+            found: list[Any] = []
+            while len(found) < 2:
+                _, event = await link.expect(Event)
+                if event.type == MessageType.ACTIVITY_COUNTER and event.payload[0] == "reviews.decided":
+                    found.append(event.payload[2])
+            assert [(each["client_msg_id"], each["is_shown"], each["reason"]) for each in found] == [
+                ("m-1", False, "advertising"),
+                ("m-2", True, ""),
+            ]
+        await ok(http, "moderation.decide", room=ROOM, items=[3], verdict="approve")
+        while True:  # bob gets that of its own alone
+            _, event = await bob.expect(Event)
+            if event.type == MessageType.ACTIVITY_COUNTER and event.payload[0] == "reviews.decided":
+                assert event.payload[2]["id"] == 3
+                break
+
+
 async def test_a_keyword_that_is_held_enters_its_lottery_when_it_is_shown(tmp_path: Path) -> None:
     async with reviewed(tmp_path) as (broker, http), joined_link(broker, "dev:ann") as (ann, room):
         now_ms = broker.clock.now_ms()

@@ -28,6 +28,7 @@ __all__ = [
     "ActivityRefusal",
     "ActivityReport",
     "ActivityStep",
+    "AnswerHeld",
     "Attributes",
     "Batch",
     "ErasedUser",
@@ -36,7 +37,6 @@ __all__ = [
     "Requester",
     "RoomEvent",
     "ShowPost",
-    "TellAuthor",
     "UserLeft",
     "UserMessage",
     "move_to_pseudonym",
@@ -135,11 +135,18 @@ class ShowPost(NamedTuple):
     post: ReleasedPost
 
 
-class TellAuthor(NamedTuple):
-    """Tell the author of a message that was held what became of it. ``address``: that came with it (Any: the
-    caller's)."""
+class AnswerHeld(NamedTuple):
+    """Answer the author of a message that was held: it is shown, or rejected with a reason.
+
+    ``address``: that came with the message (Any: the caller's), None = it is of an earlier run; ``id``: of the message
+    in its queue; ``client_msg_id``: its author's name for it.
+    """
 
     address: Any
+    user: str
+    id: int
+    type: int
+    client_msg_id: str
     is_shown: bool
     reason: str
 

@@ -13,13 +13,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from broker.core.commerce.activity import (
     Activity,
     ActivityRefusal,
+    AnswerHeld,
     Batch,
     ErasedUser,
     Fact,
     Requester,
     RoomEvent,
     ShowPost,
-    TellAuthor,
     UserLeft,
 )
 from broker.core.commerce.activity_runner import MAX_BATCH_ANSWERS, ActivityRunner
@@ -124,7 +124,7 @@ class StartActions(NamedTuple):
     actions: tuple[Any, ...]
 
 
-ActivityEffect = AnswerCommand | RecordBatch | PushCounter | StartActions | ShowPost | TellAuthor
+ActivityEffect = AnswerCommand | RecordBatch | PushCounter | StartActions | ShowPost | AnswerHeld
 
 
 class ActivityCounts:

@@ -18,13 +18,13 @@ from broker.core.commerce.activity import (
     Activity,
     ActivityReport,
     ActivityStep,
+    AnswerHeld,
     ErasedUser,
     Fact,
     ReleasedPost,
     Requester,
     RoomEvent,
     ShowPost,
-    TellAuthor,
     refused,
 )
 from broker.core.moderation.review_commands import (
@@ -49,6 +49,7 @@ from protocol.activities.reviews import (
     MAX_FINDINGS,
     MAX_REPORTERS,
     AtDeadline,
+    HeldBy,
     MessageDecidedData,
     MessageHeldData,
     MessageReportedData,
@@ -329,18 +330,20 @@ class ReviewQueue(Activity[T], Generic[T]):
         name, state = ("approved", _APPROVED) if is_approval else ("rejected", _REJECTED)
         facts: list[Fact] = []
         reports: list[ActivityReport] = []
-        told: list[TellAuthor] = []
+        answers: list[AnswerHeld] = []
         for each in items:
             facts.append(Fact(name, (each.id, by, reason, now_ms)))
             data = MessageDecidedData(each.id, each.user, state, by, reason)
             reports.append(ActivityReport("message.decided", data))
             if not is_approval:
-                told += self._told(each, is_shown=False, reason=reason)
-        return ActivityStep(tuple(facts), reports=tuple(reports), then=tuple(told))
+                answers += self._answers(each, is_shown=False, reason=reason)
+        return ActivityStep(tuple(facts), reports=tuple(reports), then=tuple(answers))
 
-    def _told(self, held: HeldMessage, *, is_shown: bool, reason: str = "") -> tuple[TellAuthor, ...]:
-        address = self._addresses.get(held.id)
-        return () if address is None else (TellAuthor(address, is_shown, reason),)
+    def _answers(self, held: HeldMessage, *, is_shown: bool, reason: str = "") -> tuple[AnswerHeld, ...]:
+        """Return the answer to the author of a message that was held; none of one that is only reported."""
+        if held.held_by == HeldBy.REPORT:
+            return ()
+        return (AnswerHeld(self._addresses.get(held.id), held.user, held.id, held.type, held.key, is_shown, reason),)
 
     # ---- time
 
@@ -379,11 +382,11 @@ class ReviewQueue(Activity[T], Generic[T]):
 
     def _release(self, held: HeldMessage, now_ms: int) -> ActivityStep[T]:
         post = ReleasedPost(held.user, held.name, Role(held.role), held.type, Lane(held.lane), held.payload)
-        told = self._told(held, is_shown=True)
+        answers = self._answers(held, is_shown=True)
         fact = Fact("released", (held.id, now_ms))
         if post.lane >= Lane.CHAT:
-            return ActivityStep((fact,), then=(ShowPost(post), *told))
-        return ActivityStep((fact,), post=post, then=told)
+            return ActivityStep((fact,), then=(ShowPost(post), *answers))
+        return ActivityStep((fact,), post=post, then=answers)
 
     def resumed(self, now_ms: int) -> ActivityStep[T] | None:
         until_ms = now_ms + RESUME_GRACE_MS

@@ -36,7 +36,7 @@ class HoldMessage(NamedTuple):
     """Hold the message of the requester.
 
     ``lane``: of its type; ``key``: its ``client_msg_id``; ``review_ms``: how long reviewers have, 0 = no deadline;
-    ``address``: of who hears what becomes of it, None = nobody (Any: the caller's).
+    ``address``: of the link that gets the second result, None = none (Any: the caller's).
     """
 
     type: int

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from broker.core.commerce.activity import ShowPost, TellAuthor
+from broker.core.commerce.activity import AnswerHeld, ShowPost
 from broker.core.commerce.gifts import GiftCombo, GiftOrder
 from broker.core.commerce.room_activities import ActivityBatch, AnswerCommand, PushCounter, RecordBatch, StartActions
 from broker.core.moderation.screening import ScreenResult
@@ -198,5 +198,5 @@ Effect = (
     | PushCounter
     | StartActions
     | ShowPost
-    | TellAuthor
+    | AnswerHeld
 )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.strategies import booleans, data, integers, sampled_from
 
-from broker.core.commerce.activity import ActivityRefusal, ReleasedPost, ShowPost, TellAuthor
+from broker.core.commerce.activity import ActivityRefusal, AnswerHeld, ReleasedPost, ShowPost
 from broker.core.moderation.review import (
     MAX_DONE,
     RELEASES_PER_S,
@@ -59,12 +59,12 @@ def said(
 
 
 class Reviewed(ActivityDriver):
-    """Driver of a queue. ``shown``: texts that are shown, in order; ``told``: what authors hear."""
+    """Driver of a queue. ``shown``: texts that are shown, in order; ``told``: how authors are answered."""
 
     def __init__(self, limits: ReviewLimits = LIMITS) -> None:
         super().__init__(lambda: ReviewQueue("", limits), START)
         self.shown: list[str] = []
-        self.told: list[TellAuthor] = []
+        self.told: list[AnswerHeld] = []
 
     def _deliver(self, batch: Any) -> None:
         super()._deliver(batch)
@@ -95,7 +95,7 @@ def test_a_held_message_is_shown_after_its_approval_as_its_author_has_posted_it(
     assert driver.shown == []
     assert driver.decide(1) == DecidedItems((DecidedItem(1, ReviewState.APPROVED),), 1)
     assert driver.shown == ["hello"]
-    assert driver.told == [TellAuthor("a", True, "")]
+    assert driver.told == [AnswerHeld("a", "bob", 1, 1, "", True, "")]
     assert driver.decide(1) == DecidedItems((DecidedItem(1, ReviewState.SHOWN),), 0)
     assert driver.decide(1, verdict=REJECT).items == (DecidedItem(1, ReviewState.SHOWN, ErrorCode.STALE),)
     assert driver.decide(7).items == (DecidedItem(7, code=ErrorCode.UNKNOWN_ACTIVITY),)
@@ -109,7 +109,7 @@ def test_an_event_keeps_author_type_and_lane_and_shares_the_transaction_of_its_r
     batch = driver.runner.committed()
     assert [fact.name for fact in batch.facts] == ["approved", "released"]
     assert batch.post == ReleasedPost("bob", "Bob", Role.VIEWER, 200, Lane.COMMERCE, ("news", None))
-    assert batch.then == ()
+    assert batch.then == (AnswerHeld(None, "bob", 1, 200, "", True, ""),)
 
 
 def test_approved_messages_wait_for_those_before_them() -> None:
@@ -130,7 +130,7 @@ def test_a_rejected_message_is_never_shown_and_its_author_hears_why() -> None:
     driver = Reviewed()
     driver.ask(said("bad", address="b"), viewer("bob"))
     driver.decide(1, verdict=REJECT, reason="advertising")
-    assert (driver.shown, driver.told) == ([], [TellAuthor("b", False, "advertising")])
+    assert (driver.shown, driver.told) == ([], [AnswerHeld("b", "bob", 1, 1, "", False, "advertising")])
     assert driver.states() == {1: ReviewState.REJECTED}
 
 
