@@ -20,9 +20,14 @@ export function el(tag, attributes = {}, ...children) {
   const node = document.createElement(name);
   if (classes.length) node.className = classes.join(" ");
   for (const [key, value] of Object.entries(attributes)) setAttribute(node, key, value);
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(...present(children));
   return node;
 }
+
+const present = (children) => children.flat().filter((child) => child !== null && child !== undefined && child !== false && child !== "");
+
+/** Replaces what is in a node; null and false are left out, as in el(). */
+export const fill = (node, ...children) => node.replaceChildren(...present(children));
 
 function setAttribute(node, key, value) {
   if (value === false || value === null || value === undefined) return;

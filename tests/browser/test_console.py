@@ -1,0 +1,264 @@
+"""The console in a real Chromium: log-in, review by keyboard, sanctions and undoing, dead letters, hostile texts."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.pages import (
+    MARKUP,
+    SIZES,
+    PageBroker,
+    bad_names,
+    chromium,
+    errors_of,
+    low_contrast,
+    page_broker,
+)
+from tests.support.processes import command, environment
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+ROOM = "live-1"
+HELD = "加我微信 cup8866"
+KEY = "rk_desk_" + "a" * 32
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """A webhook receiver that refuses until ``accepts`` is set."""
+
+    accepts = False
+    got: list[str] = []  # noqa: RUF012 - of the one server
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.got.append(self.headers["webhook-id"])
+        self.send_response(200 if Receiver.accepts else 500)
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/hook"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory, receiver: str) -> Iterator[PageBroker]:
+    folder = tmp_path_factory.mktemp("broker")
+    secret = folder / "hook-secret"
+    secret.write_text("whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVoxMjM0NTY=" + "\n")
+    secret.chmod(0o600)
+    config = folder / "roomcast.toml"
+    config.write_text(
+        "[webhooks]\nretry_for_h = 0.001\n"
+        f'[[webhooks.endpoints]]\nname = "shop"\nurl = "{receiver}"\nsecret_file = "{secret}"\nevents = ["room.*"]\n'
+    )
+    with page_broker(folder / "data", config=config) as found:
+        found.call("rooms.open", room=ROOM, title=f"Evening {MARKUP}"[:60])
+        found.call("moderation.put_list", name="contacts", words=["加我微信"], action="hold", category="ads")
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB")
+    context.set_default_timeout(30_000)
+    found = context.new_page()
+    found.errors = errors_of(found)
+    yield found
+    title = found.title()
+    context.close()
+    assert "broken" not in title
+    assert found.errors == []
+
+
+def say(broker: PageBroker, text: str, user: str) -> None:
+    url = broker.viewers.replace("http", "roomcast")
+    subprocess.run(
+        command("say", ROOM, text, "--url", url, "--token", f"dev:{user}"), capture_output=True, env=environment()
+    )
+
+
+def waiting(broker: PageBroker) -> list[str]:
+    return [item["user"] for item in broker.call("moderation.queue", room=ROOM)["items"]]
+
+
+def recent(broker: PageBroker) -> int:
+    shown: int = broker.call("rooms.stats", room=ROOM)["lanes"]["chat"]["shown"]
+    return shown
+
+
+def until(is_so: Any, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "timeout"
+        time.sleep(0.1)
+
+
+def test_a_reviewer_decides_by_keyboard_and_can_take_it_back(broker: PageBroker, page: Any) -> None:
+    for user in ("ann", "bob", "cem"):
+        say(broker, f"{HELD} {user} {MARKUP if user == 'bob' else ''}", user)
+    assert waiting(broker) == ["ann", "bob", "cem"]
+    page.goto(f"{broker.api}/console?lang=en#review")
+    options = page.get_by_role("option")
+    page.get_by_role("option").nth(2).wait_for()
+    assert options.count() == 3
+    assert page.evaluate("document.activeElement.id") == "queue"
+    assert page.locator("#detail mark").inner_text() == "加我微信"
+    shown = recent(broker)
+    page.keyboard.press("a")
+    page.keyboard.press("z")  # taken back before it was sent
+    assert options.count() == 3
+    page.keyboard.press("a")  # ann is approved
+    page.keyboard.press("r")  # bob is rejected
+    assert options.count() == 1
+    assert page.evaluate("document.activeElement.id") == "queue"
+    until(lambda: waiting(broker) == ["cem"])
+    until(lambda: recent(broker) == shown + 1)
+    page.keyboard.press("j")
+    page.keyboard.press("m")
+    page.get_by_text("Nothing waits for review").wait_for()
+    until(lambda: [each["user"] for each in broker.call("moderation.list", room=ROOM)["items"]] == ["cem"])
+    by_verdict = {
+        verdict: broker.call("moderation.queue", room=ROOM, state=verdict)["items"] for verdict in ("rejected",)
+    }
+    assert {item["user"] for item in by_verdict["rejected"]} == {"bob", "cem"}
+
+
+def test_a_decision_is_sent_when_the_page_is_left(broker: PageBroker, page: Any) -> None:
+    say(broker, f"{HELD} leaving", "dan")
+    page.goto(f"{broker.api}/console?lang=en#review")
+    page.get_by_role("option").first.wait_for()
+    page.keyboard.press("r")
+    page.goto(f"{broker.api}/console?lang=en#keys")
+    page.reload()
+    until(lambda: waiting(broker) == [])
+
+
+def test_a_user_is_muted_and_that_is_undone(broker: PageBroker, page: Any) -> None:
+    page.goto(f"{broker.api}/console?lang=en#users/eve")
+    page.get_by_label("Room (empty: every room)").fill(ROOM)
+    page.get_by_label("Reason").fill(MARKUP)
+    page.get_by_role("button", name="Do it").click()
+    page.locator(".toast").get_by_text("eve is muted").wait_for()
+    [mute] = broker.call("moderation.list", user="eve")["items"]
+    assert (mute["verb"], mute["reason"]) == ("mute", MARKUP)
+    page.get_by_role("cell", name=MARKUP).wait_for()
+    page.locator("tbody").get_by_role("button", name="Undo").click()
+    until(lambda: broker.call("moderation.list", user="eve")["items"] == [])
+    page.locator("[name=verb]").select_option("ban")
+    page.get_by_role("button", name="Do it").click()
+    page.get_by_text("Press again to confirm").wait_for()
+    assert broker.call("moderation.list", user="eve")["items"] == []
+    page.get_by_role("button", name="Do it").click()
+    until(lambda: [each["verb"] for each in broker.call("moderation.list", user="eve")["items"]] == ["ban"])
+
+
+def test_a_dead_letter_is_sent_again(broker: PageBroker, page: Any) -> None:
+    broker.call("rooms.open", room="other-room")
+    broker.call("rooms.close", room="other-room")
+    until(lambda: len(broker.call("hooks.deliveries", state="dead")["items"]) > 0)
+    page.goto(f"{broker.api}/console?lang=en#webhooks")
+    page.get_by_role("cell", name="room.ended").first.wait_for()
+    before, Receiver.accepts = len(Receiver.got), True
+    page.get_by_role("button", name="Retry all").click()
+    until(lambda: broker.call("hooks.deliveries", state="dead")["items"] == [])
+    until(lambda: len(Receiver.got) > before)
+    page.get_by_text("No dead letters").wait_for()
+
+
+def test_the_overview_moves_and_a_room_is_paused_from_its_page(broker: PageBroker, page: Any) -> None:
+    page.goto(f"{broker.api}/console?lang=en#overview")
+    page.get_by_text("commerce and paid: 0").wait_for()
+    chart = page.locator("canvas.chart")
+    until(lambda: "chat" in (chart.get_attribute("aria-label") or ""))
+    page.goto(f"{broker.api}/console?lang=en#rooms/{ROOM}")
+    page.get_by_role("button", name="Pause").click()
+    until(lambda: broker.call("rooms.get", room=ROOM)["phase"] == "paused")
+    page.get_by_role("button", name="Resume").click()
+    until(lambda: broker.call("rooms.get", room=ROOM)["phase"] == "live")
+    page.get_by_role("button", name="End the show").click()
+    page.get_by_text("Cannot be undone").wait_for()
+    page.keyboard.press("Escape")
+    assert broker.call("rooms.get", room=ROOM)["phase"] == "live"
+
+
+@pytest.mark.parametrize(
+    ("size", "theme", "language"), [("phone", "dark", "zh"), ("tablet", "light", "en"), ("desk", "dark", "en")]
+)
+def test_every_section_is_readable_and_named_at_every_size(
+    broker: PageBroker, browser: Any, size: str, theme: str, language: str, tmp_path: Path
+) -> None:
+    broker.call("polls.create", room=ROOM, id=f"q-{size}", title=MARKUP, options=["red", MARKUP[:30]])
+    width, height = SIZES[size]
+    context = browser.new_context(viewport={"width": width, "height": height})
+    page = context.new_page()
+    errors = errors_of(page)
+    page.goto(f"{broker.api}/console?lang={language}&theme={theme}")
+    page.locator("#nav a").first.wait_for()
+    sections = page.eval_on_selector_all("#nav a", "links => links.map(link => link.hash)")
+    assert len(sections) == 10
+    for section in (*sections, f"#rooms/{ROOM}", f"#activities/{ROOM}", f"#reports/{ROOM}", "#users/eve"):
+        page.evaluate("hash => { location.hash = hash }", section)
+        page.wait_for_timeout(250)
+        assert bad_names(page) == [], section
+        assert low_contrast(page) == [], section
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{section} scrolls sideways"
+        assert page.locator(".problem").count() == 0, section
+    assert "broken" not in page.title()
+    assert errors == []
+    context.close()
+
+
+def test_a_key_is_asked_for_and_sections_that_it_may_not_use_are_away(browser: Any, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.toml"
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    keys.write_text(f'[[key]]\nid = "desk"\nsha256 = "{digest}"\nscopes = ["moderation:read", "moderation:write"]\n')
+    keys.chmod(0o600)
+    config = tmp_path / "roomcast.toml"
+    config.write_text(f'[auth]\nsecret = "{"s" * 40}"\n[api]\nkey_file = "{keys}"\n')
+    config.chmod(0o600)
+    with page_broker(tmp_path / "data", config=config) as broker:
+        context = browser.new_context(viewport={"width": 1440, "height": 900})
+        page = context.new_page()
+        page.goto(f"{broker.api}/console?lang=en")
+        field = page.get_by_label("Key of the control API")
+        field.fill("rk_wrong_" + "b" * 32)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_text("This key is not valid").wait_for()
+        field.fill(KEY)
+        page.get_by_role("button", name="Log in").click()
+        page.locator("#nav a").first.wait_for()
+        page.get_by_text("Nothing waits for review").wait_for()
+        page.wait_for_timeout(500)
+        assert page.locator("#nav a").all_inner_texts() == ["Review", "Users", "Audit"]
+        assert (
+            page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, location.href])").find("rk_desk") < 0
+        )
+        page.get_by_role("button", name="Log out").click()
+        assert page.evaluate("document.activeElement.id") == "key"
+        assert field.input_value() == ""
+        context.close()
