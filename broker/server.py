@@ -68,6 +68,7 @@ from broker.rooms.screening import BuiltWords, Screening, read_words
 from broker.rooms.word_lists import OwnLists
 from broker.sessions.context import SessionContext
 from broker.sessions.drain import drain
+from broker.sessions.names import keep_names_screened
 from broker.sessions.session import Session
 from broker.sessions.watching import WatchSession
 from broker.telemetry.health import health_of
@@ -284,6 +285,7 @@ class Broker:
                 await nursery.start(self.poller.run)
                 await nursery.start(self.jwks.run)
                 nursery.start_soon(self._sample)
+                nursery.start_soon(keep_names_screened, self.context)
                 if self._listens:
                     self.addresses = await nursery.start(self.listener.run)
                 if self._listens and self.config.api.listen is not None:

@@ -116,6 +116,25 @@ async def test_names_are_masked_where_others_see_them(tmp_path: Path) -> None:
             assert member.name == "**王"
 
 
+async def test_names_of_users_who_are_logged_in_are_masked_by_words_that_come_later(tmp_path: Path) -> None:
+    async with (
+        reloadable(tmp_path, "甲\n") as broker,
+        joined_link(broker, "dev:套现王") as (ann, room),
+        joined_link(broker, "dev:bob") as (bob, _),
+    ):
+        (tmp_path / "words.txt").write_text("甲\n套现\n", encoding="utf-8")
+        await broker.reload_files()
+        await until(lambda: all(each.name != "套现王" for r in broker.hub for each in r.members.all()))
+        await ann.post(room, 1, DANMAKU, ("hello",))
+        shown: list[tuple[str, str]] = []
+        while not shown:
+            _, tick = await bob.expect(Tick)
+            shown = [(entry.name, entry.payload[0]) for entry in tick.entries]
+        assert shown == [("**王", "hello")]
+        (other,) = [each.name for r in broker.hub for each in r.members.all() if each.user_id == "bob"]
+        assert other == "bob"
+
+
 async def test_words_of_some_rooms_mask_names_there_alone(tmp_path: Path) -> None:
     async with (
         reloadable(tmp_path, "套现\n", rooms=["vip-*"]) as broker,
