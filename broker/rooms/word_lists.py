@@ -25,10 +25,12 @@ __all__ = ["MAX_ALL_WORDS", "MAX_TENANT_WORDS", "OwnList", "OwnLists"]
 log = structlog.get_logger("roomcast.moderation")
 
 KIND = "moderation.list"
-MAX_TENANT_WORDS = 20_000
+MAX_TENANT_WORDS = 100_000
 """Words and exceptions of all lists of one tenant."""
-MAX_ALL_WORDS = 100_000
+MAX_ALL_WORDS = 200_000
 """Those of all tenants."""
+PART_WORDS = 500
+"""Words of one record: some of 64 characters fit the body of a record of the ledger."""
 
 
 class OwnList(NamedTuple):
@@ -60,7 +62,7 @@ class OwnLists:
     async def load(self) -> None:
         """Take over the lists of the last run. At the start, before connections are accepted."""
         if self._ledger is not None:
-            self._lists = dict(await self._ledger.ask(_read_lists))
+            self._lists = await self._ledger.ask(_read_lists)
             self._screening.use_own(await self._screening.build(_listed(self._lists)))
             if self._lists:
                 log.info("word lists restored", lists=len(self._lists))
@@ -82,16 +84,19 @@ class OwnLists:
     async def put(self, tenant: str, own: OwnList) -> bool:
         """Put a list; returns whether it holds, False = the ledger cannot take it now, or another list is being put.
         WordError for a word that no text can hold."""
-        subject = qualify(tenant, own.words.name)
-        name, action, words, exceptions, category = own.words
-        body = pack_body((int(action), category, own.rooms, tuple(words), tuple(exceptions)))
-        lists = {**self._lists, (tenant, name): own}
-        return await self._change(lists, [RecordPut(KIND, subject, "", self._unix_ms(), body)])
+        key = tenant, own.words.name
+        items: list[Item] = list(_removals(key, self._lists.get(key), len(_parts(own))))
+        items += [
+            RecordPut(KIND, qualify(*key), _part_name(number), self._unix_ms(), pack_body(part))
+            for number, part in enumerate(_parts(own))
+        ]
+        return await self._change({**self._lists, key: own}, items)
 
     async def delete(self, tenant: str, name: str) -> bool:
         """Delete a list; returns as `put`."""
-        lists = {key: each for key, each in self._lists.items() if key != (tenant, name)}
-        return await self._change(lists, [RecordRemoved(KIND, qualify(tenant, name), "")])
+        deleted = tenant, name
+        lists = {key: each for key, each in self._lists.items() if key != deleted}
+        return await self._change(lists, list(_removals(deleted, self._lists.get(deleted), 0)))
 
     async def _change(self, lists: dict[_Names, OwnList], items: Sequence[Item]) -> bool:
         if self._ledger is None or self._is_changing:
@@ -126,12 +131,43 @@ def _listed(lists: Mapping[_Names, OwnList]) -> ListedWords:
     return found
 
 
-def _read_lists(reader: Reader) -> list[tuple[_Names, OwnList]]:
+def _parts(own: OwnList) -> list[tuple[Any, ...]]:
+    """Return a list as the bodies of its records: each with some of the words and exceptions. Any: plain values."""
+    _, action, words, exceptions, category = own.words
+    steps = range(0, max(len(words), len(exceptions), 1), PART_WORDS)
+    return [
+        (
+            int(action), category, own.rooms, tuple(words[start : start + PART_WORDS]),
+            tuple(exceptions[start : start + PART_WORDS]),
+        )
+        for start in steps
+    ]  # fmt: skip
+
+
+def _part_name(number: int) -> str:
+    return f"{number:04}"
+
+
+def _removals(key: _Names, known: OwnList | None, first: int) -> Iterator[RecordRemoved]:
+    """Yield what removes the records of a list from number ``first`` on."""
+    for number in range(first, 0 if known is None else len(_parts(known))):
+        yield RecordRemoved(KIND, qualify(*key), _part_name(number))
+
+
+def _read_lists(reader: Reader) -> dict[_Names, OwnList]:
     """Return all recorded lists. Runs in the ledger's reading thread."""
-    return list(read_records(reader, KIND, _own_list))
+    found: dict[_Names, OwnList] = {}
+    for key, part in read_records(reader, KIND, _own_list):
+        known = found.get(key)
+        if known is not None:
+            words, more = known.words, part.words
+            joined = words._replace(words=(*words.words, *more.words), exceptions=(*words.exceptions, *more.exceptions))
+            part = OwnList(joined, known.rooms)
+        found[key] = part
+    return found
 
 
 def _own_list(record: StoredRecord, body: Sequence[Any]) -> tuple[_Names, OwnList]:
     tenant, name = split_name(record.subject)
     action, category, rooms, words, exceptions, *_ = body
-    return (tenant, name), OwnList(WordList(name, WordAction(action), words, exceptions, category), rooms)
+    return (tenant, name), OwnList(WordList(name, WordAction(action), tuple(words), tuple(exceptions), category), rooms)

@@ -274,6 +274,7 @@ from ..operations.users import (
     UserView,
 )
 from ..operations.words import (
+    AddWords,
     DeletedWordList,
     DeleteWordList,
     GetWordList,
@@ -718,6 +719,9 @@ class TypedCall(Protocol):
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> TestedText: ...
     @overload
     async def __call__(self, operation: Literal["moderation.put_list"] | PutWordList, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> StoredWordList: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.add_words"] | AddWords, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> StoredWordList: ...
     @overload
     async def __call__(self, operation: Literal["moderation.get_list"] | GetWordList, /, *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 import trio
 
 from broker.core.moderation.words import WordList
-from broker.operations.caller import OperationError
+from broker.operations.caller import Caller, OperationError
 from broker.rooms.word_lists import OwnList
-from protocol.codes import ErrorCode, MessageType
-from protocol.operations.words import MAX_LISTS, StoredWordList, WordAction
+from protocol.codes import ErrorCode, MessageType, Role
+from protocol.operations.words import MAX_LISTS, MAX_ROOM_LISTS, StoredWordList, WordAction
 from tests.support.broker import joined_link, running_broker
 from tests.support.durable import disk, durable_broker
 from tests.support.faulty_disk import disk_error
+from tests.support.shows import act
 from tests.support.tokens import SECRET
 from tests.support.until import until
 
@@ -49,7 +51,7 @@ async def test_a_list_holds_from_its_answer_on_and_after_a_kill(directory: Path,
         listed = (await broker.call("moderation.lists")).items
         assert [each[:2] + each[-1:] for each in listed] == [("ads", 1, False), ("worst", 1, True)]
         content = await broker.call("moderation.get_list", name="ads")
-        assert content == ("ads", ("套现",), WordAction.MASK, "advertising", ("整套现货",), ("*",))
+        assert content == ("ads", ("套现",), WordAction.MASK, "advertising", ("整套现货",), ("*",), 2, None)
         assert (await broker.call("moderation.delete_list", name="ads")).deleted
         assert not (await broker.call("moderation.delete_list", name="ads")).deleted
         assert await tried(broker, "来套现") == (None, "来套现")
@@ -160,3 +162,69 @@ async def test_while_one_list_is_put_another_is_refused(directory: Path) -> None
             nursery.start_soon(wait, second)
         assert sorted(results) == [False, True]
         assert len(lists.of("")) == 1
+
+
+async def test_a_large_list_comes_in_pages_and_is_whole_after_a_restart(directory: Path) -> None:
+    words = [f"word{number:05}" for number in range(1200)]
+    async with durable_broker(directory) as broker:
+        await broker.call("moderation.put_list", name="big", words=words[:700], action=5, exceptions=("xword00001x",))
+        assert await broker.call("moderation.add_words", name="big", words=words[600:]) == StoredWordList(1, 1201)
+        with pytest.raises(OperationError) as caught:
+            await broker.call("moderation.add_words", name="big", words=("good", "..."))
+        assert (caught.value.code, caught.value.field) == (ErrorCode.BAD_FIELD, "words[1]")
+        with pytest.raises(OperationError, match="names no list"):
+            await broker.call("moderation.add_words", name="other", words=("good",))
+    async with durable_broker(directory) as broker:
+        assert (await tried(broker, "word01199"))[0] is WordAction.BLOCK
+        found: list[str] = []
+        exceptions: list[str] = []
+        after: int | None = 0
+        while after is not None:
+            page = await broker.call("moderation.get_list", name="big", after=after, limit=500)
+            assert page.total == 1201
+            found += page.words
+            exceptions += page.exceptions
+            after = page.next
+        assert (found, exceptions) == (words, ["xword00001x"])
+        await broker.call("moderation.put_list", name="big", words=("one",), action=5)
+    async with durable_broker(directory) as broker:  # the records of the longer list are gone
+        assert (await tried(broker, "word01199"))[0] is None
+        assert (await broker.call("moderation.get_list", name="big")).total == 1
+
+
+async def test_staff_change_and_read_the_lists_of_their_own_rooms_alone(directory: Path) -> None:
+    def of(user: str, **roles: Role) -> Caller:
+        return Caller(user, user, "", roles.get, frozenset(roles.values()), in_all_rooms=False)
+
+    host, viewer, moderator = of("max", arena=Role.HOST), of("ann", arena=Role.VIEWER), of("mod", arena=Role.MODERATOR)
+    async with durable_broker(directory) as broker:
+        await broker.call("moderation.put_list", name="theirs", words=("乙",), action=5)
+
+        async def put(caller: Caller, name: str = "own", rooms: Sequence[str] = ("arena",)) -> Any:
+            return await act(
+                broker, caller, "moderation.put_list", name=name, words=["甲"], action="block", rooms=rooms
+            )
+
+        await put(host)
+        assert (await tried(broker, "甲", room="arena"))[0] is WordAction.BLOCK
+        assert (await tried(broker, "甲", room="other"))[0] is None
+        for caller, name, rooms in (
+            (viewer, "own", ("arena",)), (moderator, "own", ("arena",)), (host, "own", ()), (host, "own", ("other",)),
+            (host, "own", ("a*",)), (host, "theirs", ("arena",)), (host, "own", ("arena", "other")),
+        ):  # fmt: skip
+            with pytest.raises(OperationError) as caught:
+                await put(caller, name, rooms)
+            assert caught.value.code is ErrorCode.NOT_ALLOWED
+        for operation in ("get_list", "delete_list"):
+            with pytest.raises(OperationError) as caught:
+                await act(broker, host, f"moderation.{operation}", name="theirs")
+            assert caught.value.code is ErrorCode.NOT_ALLOWED
+        assert [each.name for each in (await act(broker, host, "moderation.lists")).items] == ["own"]
+        for number in range(MAX_ROOM_LISTS - 1):
+            assert await broker.word_lists.put(
+                "", OwnList(WordList(f"l{number}", WordAction.FLAG, ("甲",)), ("arena",))
+            )
+        with pytest.raises(OperationError) as caught:
+            await put(of("eve", arena=Role.HOST), "more")
+        assert (caught.value.code, caught.value.field) == (ErrorCode.OUT_OF_STATE, "rooms")
+        assert (await act(broker, host, "moderation.delete_list", name="own")).deleted

@@ -30,6 +30,7 @@ from ...operations.sanctions import (
     UnmuteUser,
 )
 from ...operations.words import (
+    AddWords,
     DeletedWordList,
     DeleteWordList,
     GetWordList,
@@ -75,9 +76,16 @@ class ModerationCalls:
         )
         return result
 
-    def get_list(self, *, name: str) -> WordListContent:
-        """Return a list that was put. Scope: moderation:read."""
-        result: WordListContent = self._call("moderation.get_list", GetWordList(name), None)
+    def add_words(
+        self, *, name: str, words: tuple[str, ...], exceptions: tuple[str, ...] = (), dry_run: bool = False
+    ) -> StoredWordList:
+        """Add words to a list that was put. Scope: moderation:write."""
+        result: StoredWordList = self._call("moderation.add_words", AddWords(name, words, exceptions), None, dry_run)
+        return result
+
+    def get_list(self, *, name: str, after: int = 0, limit: int = 1000) -> WordListContent:
+        """Return a page of a list that was put. Scope: moderation:read."""
+        result: WordListContent = self._call("moderation.get_list", GetWordList(name, after, limit), None)
         return result
 
     def delete_list(self, *, name: str, dry_run: bool = False) -> DeletedWordList:
@@ -298,9 +306,18 @@ class AsyncModerationCalls:
         )
         return result
 
-    async def get_list(self, *, name: str) -> WordListContent:
-        """Return a list that was put. Scope: moderation:read."""
-        result: WordListContent = await self._call("moderation.get_list", GetWordList(name), None)
+    async def add_words(
+        self, *, name: str, words: tuple[str, ...], exceptions: tuple[str, ...] = (), dry_run: bool = False
+    ) -> StoredWordList:
+        """Add words to a list that was put. Scope: moderation:write."""
+        result: StoredWordList = await self._call(
+            "moderation.add_words", AddWords(name, words, exceptions), None, dry_run
+        )
+        return result
+
+    async def get_list(self, *, name: str, after: int = 0, limit: int = 1000) -> WordListContent:
+        """Return a page of a list that was put. Scope: moderation:read."""
+        result: WordListContent = await self._call("moderation.get_list", GetWordList(name, after, limit), None)
         return result
 
     async def delete_list(self, *, name: str, dry_run: bool = False) -> DeletedWordList:
