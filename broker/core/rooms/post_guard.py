@@ -21,7 +21,7 @@ from broker.core.rooms.rules import Author
 from broker.core.structures.recent_keys import RecentKeys
 from broker.core.tenants.names import plain_name
 from protocol.activities.moderation import OwnMute, RoomModes
-from protocol.codes import ErrorCode, MessageType, Role
+from protocol.codes import ErrorCode, MessageType, Outcome, Role
 from protocol.messages import Post
 
 __all__ = ["MAX_SHADOWED", "PostGuard"]
@@ -64,8 +64,8 @@ class PostGuard(Generic[T]):
         """Whether a mode restricts chat."""
         self._slow = Gcra(UNLIMITED)
         self._said: RecentKeys[int] | None = None
-        self.shadowed: list[tuple[T, PendingDanmaku]] = []
-        """Danmaku that their senders alone will be shown with the next tick."""
+        self.shadowed: list[tuple[T, PendingDanmaku, Outcome]] = []
+        """Danmaku that their senders alone will be shown with the next tick, and the answers to them."""
         self.shadow_count = 0
         """Posts of shadow-muted users so far, of any type."""
         self.raids = 0
@@ -110,12 +110,12 @@ class PostGuard(Generic[T]):
         found = self._sanctions.mute_of(user_id, role)
         return found is not None and found[0].is_shadow
 
-    def shadow(self, ticket: T, item: PendingDanmaku) -> bool:
+    def shadow(self, ticket: T, item: PendingDanmaku, outcome: Outcome = Outcome.ACCEPTED) -> bool:
         """Show a danmaku to its sender alone, with the next tick; False: too many wait for that."""
         if len(self.shadowed) >= MAX_SHADOWED:
             return False
         self.count_shadowed()
-        self.shadowed.append((ticket, item))
+        self.shadowed.append((ticket, item, outcome))
         return True
 
     def count_raid(self) -> None:

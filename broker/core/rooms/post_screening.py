@@ -33,13 +33,15 @@ _NOTHING: tuple[Effect[Any], ...] = ()
 class ScreenedPost(NamedTuple, Generic[T]):
     """A post that goes on with ``payload`` and will be answered with ``outcome``; ``reports`` follow it.
 
-    ``refusal``: it does not go on; these are its effects.
+    ``refusal``: it does not go on; these are its effects. ``is_shadowed``: nobody is to see it, and its author is to
+    learn nothing of that.
     """
 
     payload: Any
     outcome: Outcome = Outcome.ACCEPTED
     reports: tuple[Effect[T], ...] = ()
     refusal: tuple[Effect[T], ...] = ()
+    is_shadowed: bool = False
 
 
 class PostScreening(Generic[T]):
@@ -81,8 +83,8 @@ class PostScreening(Generic[T]):
         """Let an item of the open window be shown whatever is found in it."""
         self._approved.add(id(item))
 
-    def event(self, ticket: T, author: Author, post: Post, lane: Lane, last_offset: int) -> ScreenedPost[T]:
-        """Screen a post that goes into no window. ``last_offset``: of the room's stream.
+    def event(self, ticket: T, author: Author, post: Post, lane: Lane) -> ScreenedPost[T]:
+        """Screen a post that goes into no window.
 
         A message with an order is refused where another would be held, or shown to its sender alone: it was paid for.
         """
@@ -96,7 +98,7 @@ class PostScreening(Generic[T]):
         self._screens.count(verdict)
         flagged = Flagged(author.user_id, author.name, post.type, post.payload, verdict)
         if verdict.action is WordAction.SHADOW and post.type not in ORDER_TYPES:
-            return ScreenedPost(post.payload, refusal=(Reply(ticket, Outcome.ACCEPTED, last_offset), flagged))
+            return ScreenedPost(post.payload, reports=(flagged,), is_shadowed=True)
         if verdict.action is WordAction.HOLD and post.type not in ORDER_TYPES:
             return ScreenedPost(post.payload, refusal=(_hold(ticket, author, post, lane, verdict), flagged))
         if verdict.action >= WordAction.SHADOW:
@@ -139,11 +141,22 @@ class PostScreening(Generic[T]):
             return _SHOWN
         if verdict.action is not WordAction.MASK:
             return _WITHHELD
-        if item.type >= CUSTOM_TYPE_MIN:
-            item.extra = payload
-        else:
-            item.text = payload
+        _mask(item, payload)
         return _MASKED
+
+    def shadowed(self, ticket: T, item: PendingDanmaku) -> tuple[Sequence[Effect[T]], Outcome]:
+        """Screen a danmaku of a shadow-muted user, who is to learn nothing of it from words that are refused or masked:
+        return the effects of its refusal, and the answer. One that is masked is changed; nothing is counted."""
+        self._refresh()
+        if item.role in self._screens.exempt:
+            return _NOTHING, Outcome.ACCEPTED
+        verdict, payload = self._searched(item)
+        if verdict is not None and verdict.action is WordAction.BLOCK:
+            return (_refusal(ticket, verdict),), Outcome.REJECTED
+        if verdict is None or verdict.action is not WordAction.MASK:
+            return _NOTHING, Outcome.ACCEPTED
+        _mask(item, payload)
+        return _NOTHING, Outcome.MASKED
 
     def _searched(self, item: PendingDanmaku) -> tuple[ScreenResult | None, Any]:
         """Return what was found in an item, and its text or payload with what is to be masked masked."""
@@ -189,6 +202,13 @@ class PostScreening(Generic[T]):
             payload = item.extra if item.type >= CUSTOM_TYPE_MIN else (item.text,)
             effects.append(Flagged(item.user_id, item.name, item.type, payload, verdict))
         return effects
+
+
+def _mask(item: PendingDanmaku, payload: Any) -> None:
+    if item.type >= CUSTOM_TYPE_MIN:
+        item.extra = payload
+    else:
+        item.text = payload
 
 
 def _refusal(ticket: T, verdict: ScreenResult) -> RefusePost[T]:

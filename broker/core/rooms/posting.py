@@ -234,13 +234,16 @@ class Posting(Generic[T]):
         return refusal
 
     def _refused_by_guard(self, ticket: T, author: Author, post: Post, now: float) -> Sequence[Effect[T]]:
-        """Return the answer to a post that is refused, or of a shadow-muted user; else empty. A shadowed danmaku is
-        judged as any other, and then kept from the window (`_offer`)."""
+        """Return the answer to a post that is refused, or to one of a shadow-muted user; else empty. Its danmaku and
+        messages of the deployment's own types are judged as any other, and then shown to nobody else (`_offer`,
+        `_publish`)."""
         refusal = self.refusal_of(ticket, author, post, now)
         if refusal is not None:
             return (refusal,)
         guard = self.guard
-        if not guard.mutes or self._lane_of(post.type) is _CHAT or not guard.is_shadowed(author.user_id, author.role):
+        if not guard.mutes or not guard.is_shadowed(author.user_id, author.role):
+            return _NOTHING
+        if post.type >= CUSTOM_TYPE_MIN or self._lane_of(post.type) is _CHAT:
             return _NOTHING
         guard.count_shadowed()
         if post.type == MessageType.LIKE:
@@ -254,9 +257,9 @@ class Posting(Generic[T]):
         rule = self._rules.types.custom.get(kind)
         return MESSAGE_TYPES[kind].lane if rule is None else rule.lane
 
-    def _shadow(self, ticket: T, item: PendingDanmaku) -> Sequence[Effect[T]]:
+    def _shadow(self, ticket: T, item: PendingDanmaku, outcome: Outcome = Outcome.ACCEPTED) -> Sequence[Effect[T]]:
         """Show a danmaku to its sender alone; the effects are empty where it was taken in."""
-        return _NOTHING if self.guard.shadow(ticket, item) else (Reply(ticket, Outcome.SAMPLED_OUT),)
+        return _NOTHING if self.guard.shadow(ticket, item, outcome) else (Reply(ticket, Outcome.SAMPLED_OUT),)
 
     def _offer(self, ticket: T, item: PendingDanmaku, now: float) -> Sequence[Effect[T]]:
         """Offer a danmaku to the window; the effects are empty where it was taken in. Those of the room's staff are
@@ -265,7 +268,8 @@ class Posting(Generic[T]):
         if over_quota and self._policy.over_quota is _DROP_NEWEST:
             return (Reply(ticket, Outcome.LIMITED, retry_ms(self.admission.retry_after_s(now))),)
         if self._mutes and self.guard.is_shadowed(item.user_id, item.role):
-            return self._shadow(ticket, item)
+            refused, outcome = self.screening.shadowed(ticket, item)
+            return refused or self._shadow(ticket, item, outcome)
         if _MODERATOR <= item.role < _APP:
             if not self.window.takes_always:
                 return (Reply(ticket, Outcome.LIMITED, BUSY_RETRY_MS),)
@@ -511,6 +515,11 @@ class Posting(Generic[T]):
         refused = screened.refusal or (self._refused(ticket, author, lane, now) if takes_quota else _NOTHING)
         if refused:
             return refused
+        if screened.is_shadowed or (
+            takes_quota and self._mutes and self.guard.is_shadowed(author.user_id, author.role)
+        ):
+            self.guard.count_shadowed()
+            return (*self._stream.accept_unseen(key, ticket, screened.outcome, now), *screened.reports)
         self._stream.begin(key)
         self._stream.admit(lane)
         event = Event(post.type, at_ms, author.user_id, author.name, screened.payload)
@@ -537,7 +546,7 @@ class Posting(Generic[T]):
     def _screened(self, ticket: T, author: Author, post: Post, lane: Lane) -> ScreenedPost[T]:
         if self._rules.types.is_opaque(post.type):
             return ScreenedPost(post.payload)
-        return self.screening.event(ticket, author, post, lane, self._stream.history.last_offset)
+        return self.screening.event(ticket, author, post, lane)
 
     def release(self, released: Sequence[GiftEvent[PendingReply[T]]], now: float, at_ms: int) -> list[Effect[T]]:
         """Put gift events that are due on their way into the stream."""

@@ -505,7 +505,7 @@ class RoomState(Generic[T]):
             self._tick_number += 1
         guard = self._posting.guard
         shadowed, guard.shadowed = guard.shadowed, []
-        return [self.show_to_sender(ticket, tick_entry(item), at_ms) for ticket, item in shadowed]
+        return [self.show_to_sender(ticket, tick_entry(item), at_ms, outcome) for ticket, item, outcome in shadowed]
 
     def show_to_sender(
         self, ticket: T, entry: TickEntry, at_ms: int, outcome: Outcome = Outcome.ACCEPTED

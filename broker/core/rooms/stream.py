@@ -122,6 +122,13 @@ class Stream(Generic[T]):
                 self._open_orders[key] = cents
                 self.open_cents += cents
 
+    def accept_unseen(self, key: OperationKey | None, ticket: T, outcome: Outcome, now: float) -> Sequence[Effect[T]]:
+        """Answer an operation that leaves no event as one that does, also where it is repeated."""
+        offset = self.history.last_offset
+        result = StoredResult(outcome, offset, FirstUse(self._room, self.history.epoch, offset))
+        waiting = [] if key is None else self._table(key).complete(key, result, now)
+        return [Reply(ticket, outcome, offset), *(Reply(each, *result) for each in waiting)]
+
     def forget_orders(self) -> None:
         """Close the keys of all orders under way: the room takes nothing more, and they may be posted again."""
         for key in self._open_orders:

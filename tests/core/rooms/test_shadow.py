@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from broker.core.moderation.sanctions import RoomSanctions, SanctionChange, SanctionTable
+from broker.core.moderation.screening import ScreenGroup, Screens
+from broker.core.moderation.words import WordAction, WordFilter, WordList
 from broker.core.rooms.effects import Outcomes, RefusePost, Reply, ShowToSender, TickOut
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules, RoomState
@@ -19,7 +21,13 @@ from tests.support.rooms import CUSTOM, Person
 
 
 def muted_room(
-    *, is_shadow: bool, seconds: int | None = 60, role: Role = Role.MODERATOR, policy: str = "roomcast", **rules: Any
+    *,
+    is_shadow: bool,
+    seconds: int | None = 60,
+    role: Role = Role.MODERATOR,
+    policy: str = "roomcast",
+    screens: Screens | None = None,
+    **rules: Any,
 ) -> RoomState[int]:
     """A room in which eve is muted."""
     table = SanctionTable()
@@ -27,7 +35,7 @@ def muted_room(
     action = table.decide(wanted, 0)
     assert action is not None
     table.apply(action)
-    room_rules = RoomRules(policy_from(policy, rules), CUSTOM)
+    room_rules = RoomRules(policy_from(policy, rules), CUSTOM, screens=screens or Screens())
     sanctions = RoomSanctions(table, "lobby", lambda: 20_000)
     return RoomState(room_rules, 77, random.Random(1), 0.0, "lobby", sanctions=sanctions)
 
@@ -115,6 +123,63 @@ def test_likes_and_events_of_a_shadowed_user_are_accepted_and_count_nothing() ->
     assert room.like_total == 0
     assert room.last_offset == 0
     assert not room.rankings["likes"].ranked
+
+
+def answers(room: RoomState[int], posts: list[Post]) -> list[tuple[Any, ...]]:
+    """Post as eve, a tick after each; return the answers."""
+    person = Person("eve")
+    person.may_post |= {200, 201}
+    found: list[tuple[Any, ...]] = []
+    for number, post in enumerate(posts, 1):
+        now = float(number)
+        effects = [*room.post(number, person, post, now, 0), *room.tick(now, 0)]
+        for each in effects:
+            match each:
+                case Reply(_, outcome, detail, first):
+                    code = detail if outcome is Outcome.REJECTED else 0
+                    found.append((outcome, code, first is None))
+                case ShowToSender(_, tick, _, outcome):
+                    found.append((outcome, 0, True))
+                case RefusePost(_, code, _, reason):
+                    found.append((Outcome.REJECTED, code, reason))
+                case Outcomes(outcomes):
+                    found += [(outcome, 0, True) for _, outcome in outcomes]
+    return found
+
+
+@pytest.mark.parametrize("action", [None, WordAction.FLAG, WordAction.MASK, WordAction.SHADOW, WordAction.BLOCK])
+@pytest.mark.parametrize(
+    "posts",
+    [
+        [danmaku("badword, buy")],
+        [Post(MessageType.EMOTE, "", ("badword",))],
+        [Post(201, "", {"say": "badword"})],
+        [Post(200, "k-1", "badword"), Post(200, "k-1", "badword"), Post(200, "k-1", "another")],
+        [Post(200, f"k-{number}", "again and again") for number in range(12)],
+    ],
+)
+def test_a_shadowed_user_is_answered_as_any_other(posts: list[Post], action: WordAction | None) -> None:
+    screens = Screens()
+    if action is not None:
+        words = WordFilter.build([WordList("ads", action, ["badword"], (), "advertising")])
+        screens.use([ScreenGroup("", ("*",), words)], {}, frozenset())
+    shadowed, muted_by_nobody = (
+        muted_room(is_shadow=True, screens=screens, seconds=seconds)
+        for seconds in (60, 1)  # one second is over
+    )
+    assert answers(shadowed, posts) == answers(muted_by_nobody, posts)
+    assert shadowed.last_offset == 0
+
+
+def test_words_are_masked_in_what_a_shadowed_user_sees_of_itself() -> None:
+    screens = Screens()
+    words = WordFilter.build([WordList("ads", WordAction.MASK, ["badword"])])
+    screens.use([ScreenGroup("", ("*",), words)], {}, frozenset())
+    room = muted_room(is_shadow=True, screens=screens)
+    room.post(1, Person("eve"), danmaku("a badword"), 1.0, 0)
+    (shown,) = [each for each in room.tick(1.0, 0) if isinstance(each, ShowToSender)]
+    assert [entry.payload for entry in shown.tick.entries] == [("a *******",)]
+    assert not screens.found
 
 
 def test_what_waits_is_bounded() -> None:
