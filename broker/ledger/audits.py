@@ -112,14 +112,16 @@ def erased_audit(entry: AuditEntry, tenant: str, user: str, pseudonym: str) -> A
             return tuple(map(without, value))
         return {name: without(each) for name, each in value.items()} if isinstance(value, dict) else value
 
+    said = entry.request, entry.before, entry.after
+    without_user = tuple(map(without, said))
     is_actor = entry.actor_kind == "user" and entry.actor == user
-    is_about = user in (entry.subject, entry.as_user) or is_actor
+    is_about = user in (entry.subject, entry.as_user) or is_actor or without_user != said
     return entry._replace(
         actor=pseudonym if is_actor else entry.actor,
         as_user=pseudonym if entry.as_user == user else entry.as_user,
         subject=pseudonym if entry.subject == user else entry.subject,
         reason="" if is_about else entry.reason,
-        request=without(entry.request),
-        before=without(entry.before),
-        after=without(entry.after),
+        request=without_user[0],
+        before=without_user[1],
+        after=without_user[2],
     )

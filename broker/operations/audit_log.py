@@ -112,9 +112,13 @@ class AuditLog:
         ledger = self._parts.ledger
         assert ledger is not None
         self.counts[OK if outcome == OK else "refused"] += 1
-        after = None
+        after: Any = None
+        users: tuple[str, ...] = ()
         if outcome == OK:
             after = self.state(row, request) if row.name in _STATES else summary_of(result)
+            users = _users_in_result(result)
+            if len(users) > 1:
+                after = {**after, "users": users[:MAX_LISTED]}
         made = AuditEntry(
             caller.tenant,
             "user" if not caller.is_backend else "key" if caller.address else "program",
@@ -122,7 +126,7 @@ class AuditLog:
             plain_name(getattr(request, "as_user", None) or ""),
             row.name,
             plain_name(getattr(request, "room", None) or ""),
-            _subject(request),
+            _subject(request) or (users[0] if len(users) == 1 else ""),
             str(getattr(request, "reason", None) or "")[:MAX_REASON_CHARS],
             outcome,
             summary_of(request),
@@ -166,6 +170,13 @@ def _subject(request: Any) -> str:
         return plain_name(user)
     named = users_in(request)
     return plain_name(named.pop()) if len(named) == 1 else ""
+
+
+def _users_in_result(result: Any) -> tuple[str, ...]:
+    """Return the users about whose messages a result is."""
+    items = getattr(result, "items", None)
+    users = {getattr(each, "user", "") for each in items} if isinstance(items, tuple) else set()
+    return tuple(sorted(map(plain_name, users - {""})))
 
 
 def summary_of(record: Any) -> Any:

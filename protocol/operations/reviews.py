@@ -170,11 +170,12 @@ class ReportedMessage(NamedTuple):
 
 class DecidedItem(NamedTuple):
     """What became of one message. ``code``: why it was not decided: STALE, where another reviewer has it or it was
-    decided otherwise, or UNKNOWN_ACTIVITY."""
+    decided otherwise, or UNKNOWN_ACTIVITY; ``user``: its author, "" = not known."""
 
     id: int
     state: ReviewState | None = None
     code: int | None = None
+    user: str = ""
 
 
 class DecidedItems(NamedTuple):
@@ -196,7 +197,7 @@ review_item = record(
         array_of(user_report, MAX_REPORTERS), array_of(context_message, MAX_CONTEXT),
     ),
 )  # fmt: skip
-_decided = record(DecidedItem, (_id, optional(name_of(ReviewState)), optional(_count)))
+_decided = record(DecidedItem, (_id, optional(name_of(ReviewState)), optional(_count), user_id_or_empty))
 _ERRORS = (*NEEDS_LEDGER, ErrorCode.UNKNOWN_ROOM)
 _CHANGES = (*_ERRORS, ErrorCode.ROOM_ENDED)
 _AT = 1_790_000_000_000
@@ -234,7 +235,7 @@ ROWS: tuple[OperationRow, ...] = (
         scope=Scope.MODERATION_WRITE, roles=STAFF, durable=True, rate=RateLimit(20, 100), errors=_CHANGES,
         example=(
             DecideReview("live-1", (17,), Verdict.REJECT, "advertising"),
-            DecidedItems((DecidedItem(17, ReviewState.REJECTED),), 1),
+            DecidedItems((DecidedItem(17, ReviewState.REJECTED, None, "bob"),), 1),
         ),
     ),
     row(

@@ -32,18 +32,21 @@ async def fill(broker: Broker, room_name: str) -> None:
         for sequence, text in enumerate(("secret 1", "secret 2", "secret 3"), 1):
             assert (await say(victim, room, sequence, text, 140)).outcome is Outcome.HELD
         assert (await say(bob, number, 1, "hello", 140)).outcome is Outcome.HELD
-        await operate(broker, *decided(room_name, 1, Verdict.APPROVE))
-        await operate(broker, *decided(room_name, 2, Verdict.REJECT))
+        await operate(broker, *decided(room_name, 1, Verdict.APPROVE, "no secret"))
+        await operate(broker, *decided(room_name, 2, Verdict.REJECT, "a secret"))
         assert await report(bob, number, room_name, offset=1, reason="rude") == (False,)
         await operate(broker, *decided(room_name, 3, Verdict.APPROVE))
         await operate(broker, *decided(room_name, 4, Verdict.APPROVE))
         assert await report(victim, room, room_name, offset=3, reason="my secret") == (False,)
         assert (await say(victim, room, 4, "secret 4", 140)).outcome is Outcome.HELD
         assert (await say(bob, number, 2, "later", 140)).outcome is Outcome.HELD
+        assert (await say(victim, room, 5, "secret 5", 140)).outcome is Outcome.HELD
+        assert (await say(bob, number, 3, "now", 140)).outcome is Outcome.HELD
+        await operate(broker, "moderation.decide", *DecideReview(room_name, (9, 10), Verdict.REJECT, "rude"))
 
 
-def decided(room: str, id: int, verdict: Verdict) -> tuple[Any, ...]:
-    return "moderation.decide", *DecideReview(room, (id,), verdict, "why")
+def decided(room: str, id: int, verdict: Verdict, reason: str = "why") -> tuple[Any, ...]:
+    return "moderation.decide", *DecideReview(room, (id,), verdict, reason)
 
 
 async def waiting(broker: Broker, room: str) -> list[tuple[int, str]]:
@@ -56,7 +59,7 @@ async def test_an_export_has_what_was_held_of_a_user_and_its_reports(tmp_path: P
         await fill(broker, "one")
         items, _ = await exported(broker, VICTIM)
         held = [(item["id"], item["type"], item["data"]) for item in items if item["kind"] == "held"]
-        assert held == [(str(id), 140, f"secret {number}") for id, number in ((1, 1), (2, 2), (3, 3), (7, 4))]
+        assert held == [(str(id), 140, f"secret {number}") for id, number in ((1, 1), (2, 2), (3, 3), (7, 4), (9, 5))]
         assert [item["data"] for item in items if item["kind"] == "report"] == ["my secret"]
         for limit in (1, 2):
             pages, _ = await exported(broker, VICTIM, limit)

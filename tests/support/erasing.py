@@ -174,6 +174,16 @@ async def take_part(broker: Broker, room: str, user: str, shown_name: str, id: s
     await ask(user, "products.explain", id=id)
     plan = {"operation": "rooms.set_phase", "request": {"room": room, "phase": "paused"}, "at_ms": later_ms}
     await ask(user, "schedules.create", key=False, id=id, **plan)
+    said = {
+        "room": room,
+        "type": 4,
+        "payload": ["a secret" if user == VICTIM else "hi"],
+        "as_user": user,
+        "name": shown_name,
+    }
+    for number, request in enumerate((said, said | {"payload": ["of", user], "as_user": None})):
+        plan = {"operation": "messages.publish", "request": request, "at_ms": later_ms}
+        await ask("", "schedules.create", key=False, id=f"{id}-{number}", **plan)
     for by in (user, other):
         await ask(by, "sales.claim", id=id)
         await ask(by, "packets.grab", id=id)

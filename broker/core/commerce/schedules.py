@@ -21,7 +21,7 @@ from broker.core.commerce.activity import (
     RoomEvent,
     refused,
 )
-from broker.core.users.named import renamed_users
+from broker.core.users.named import without_user
 from protocol.activities.schedules import JobChanged, JobFiredData, JobMissedData, JobState, JobView, LatePolicy
 from protocol.codes import ErrorCode
 from protocol.frames import pack_body
@@ -253,7 +253,8 @@ class Job(Activity[T]):
     def erase(self, erased: ErasedUser) -> None:
         """Let the job of a user have no creator: it has no rights when it runs; its operation does not name the user.
 
-        A job that names the user and is another's runs for the pseudonym.
+        A job that names the user and is another's runs for the pseudonym, without what it has of the user: where that
+        is needed, as the payload of a message is, it is refused when it runs.
         """
         if self._plan is not None:
             self._plan = _without(self._plan, erased)
@@ -300,7 +301,7 @@ def _without(plan: _Plan, erased: ErasedUser) -> _Plan:
     """Return a plan without a user."""
     row = BY_NAME.get(plan.operation)
     creator = (ERASED_CREATOR,) if _is_user(plan.creator, erased) else plan.creator
-    request = plan.request if row is None else renamed_users(row.request, plan.request, erased.renamed)
+    request = plan.request if row is None else without_user(row.request, plan.request, *erased)
     return plan._replace(creator=creator, request=_frozen(request))
 
 

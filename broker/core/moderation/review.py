@@ -296,11 +296,11 @@ class ReviewQueue(Activity[T], Generic[T]):
                 results.append(DecidedItem(id, code=ErrorCode.UNKNOWN_ACTIVITY))
             elif held.state is not _WAITING:
                 is_same = (held.state == _REJECTED) != is_approval
-                results.append(DecidedItem(id, held.state, None if is_same else ErrorCode.STALE))
+                results.append(DecidedItem(id, held.state, None if is_same else ErrorCode.STALE, held.user))
             elif not _may_decide(held, command.fence, requester.user, now_ms):
-                results.append(DecidedItem(id, ReviewState.CLAIMED, ErrorCode.STALE))
+                results.append(DecidedItem(id, ReviewState.CLAIMED, ErrorCode.STALE, held.user))
             else:
-                results.append(DecidedItem(id, state))
+                results.append(DecidedItem(id, state, None, held.user))
                 decided.append(held)
         steps = self._decided(decided, is_approval, requester.user, command.reason, now_ms)
         return steps._replace(answer=DecidedItems(tuple(results), len(decided)))
@@ -332,7 +332,7 @@ class ReviewQueue(Activity[T], Generic[T]):
         reports: list[ActivityReport] = []
         answers: list[AnswerHeld] = []
         for each in items:
-            facts.append(Fact(name, (each.id, by, reason, now_ms)))
+            facts.append(Fact(name, (each.id, by, reason, now_ms, each.user)))
             data = MessageDecidedData(each.id, each.user, state, by, reason)
             reports.append(ActivityReport("message.decided", data))
             if not is_approval:
@@ -431,13 +431,13 @@ class ReviewQueue(Activity[T], Generic[T]):
                 for table, item in self._known(data[0]):
                     self._put(table, item.seconded(data[1]))
             case "approved" if data[0] in self._reported.items:
-                self._finish(self._reported.items[data[0]].decided(_APPROVED, *data[1:]))
+                self._finish(self._reported.items[data[0]].decided(_APPROVED, *data[1:4]))
             case "approved":
                 for table, item in self._known(data[0]):
-                    self._put(table, item.decided(_APPROVED, *data[1:]))
+                    self._put(table, item.decided(_APPROVED, *data[1:4]))
             case "rejected":
                 for _, item in self._known(data[0]):
-                    self._finish(item.decided(_REJECTED, *data[1:]))
+                    self._finish(item.decided(_REJECTED, *data[1:4]))
             case _:
                 self._released_at = (*self._released_at, data[1])[-RELEASES_PER_S:]
                 self._has_released = True
@@ -486,8 +486,8 @@ class ReviewQueue(Activity[T], Generic[T]):
                 return Fact(name, (data[0], without_user(data[1], *erased)))
             case "claimed":
                 return Fact(name, (data[0], erased.renamed(data[1]), *data[2:]))
-            case "approved" | "rejected" if data[1] == erased.user:
-                return Fact(name, (data[0], erased.pseudonym, "", data[3]))
+            case "approved" | "rejected" if erased.user in (data[1], data[4]):
+                return Fact(name, (data[0], erased.renamed(data[1]), "", data[3], erased.renamed(data[4])))
         return fact
 
     def erase(self, erased: ErasedUser) -> None:

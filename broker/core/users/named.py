@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["renamed_users", "users_in"]
+__all__ = ["users_in", "without_user"]
 
 _FIELDS = frozenset({"as_user", "inviter", "owner", "remove", "user", "users"})
 """Fields of requests that hold a user id, or several."""
@@ -20,22 +20,43 @@ def users_in(request: Any) -> set[str]:
     return found
 
 
-def renamed_users(kind: type[Any], request: Any, rename: Callable[[str], str]) -> Any:
-    """Return a request, as an array or object of the record ``kind``, with ``rename`` applied to every user id."""
+_OF_A_USER = frozenset({"name", "payload", "reason", "tags", "text", "value"})
+"""What a request loses where it names an erased user: it says it for the user, or of it."""
+
+
+def without_user(kind: type[Any], request: Any, user: str, pseudonym: str) -> Any:
+    """Return a request, as an array or object of the record ``kind``, without an erased user.
+
+    A pseudonym takes the place of the id. Names, texts and payloads go where the request holds it anywhere; of
+    ``items`` go those that do.
+    """
     if isinstance(request, Mapping):
-        return {name: _renamed(name, value, rename) for name, value in request.items()}
-    if not isinstance(request, (list, tuple)):
+        fields = dict(request)
+    elif isinstance(request, (list, tuple)):
+        fields = dict(zip(kind._fields, request, strict=False))
+    else:
         return request
-    names: tuple[str, ...] = kind._fields
-    known = tuple(_renamed(name, value, rename) for name, value in zip(names, request, strict=False))
-    return known + tuple(request[len(known) :])
+    is_named = any(_holds(value, user) for name, value in fields.items() if name != "items")
+    changed: dict[str, Any] = {}
+    for name, value in fields.items():
+        if is_named and name in _OF_A_USER:
+            changed[name] = kind._field_defaults.get(name)
+        elif name == "items" and isinstance(value, (list, tuple)):
+            changed[name] = tuple(each for each in value if not _holds(each, user))
+        else:
+            changed[name] = _renamed(value, user, pseudonym)
+    return changed if isinstance(request, Mapping) else (*changed.values(), *request[len(changed) :])
 
 
-def _renamed(name: str, value: Any, rename: Callable[[str], str]) -> Any:
-    if name not in _FIELDS:
-        return value
-    if isinstance(value, str):
-        return rename(value)
+def _holds(value: Any, user: str) -> bool:
+    if isinstance(value, Mapping):
+        return user in value or _holds(tuple(value.values()), user)
+    return any(_holds(each, user) for each in value) if isinstance(value, (list, tuple)) else bool(value == user)
+
+
+def _renamed(value: Any, user: str, pseudonym: str) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _renamed(each, user, pseudonym) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return tuple(rename(each) if isinstance(each, str) else each for each in value)
-    return value
+        return tuple(_renamed(each, user, pseudonym) for each in value)
+    return pseudonym if value == user else value

@@ -93,11 +93,11 @@ def test_a_held_message_is_shown_after_its_approval_as_its_author_has_posted_it(
     assert (item.user, item.name, item.payload, item.reason) == ("bob", "Bob", ("hello", None), "why")
     assert item.due_at_ms == START + 600_000
     assert driver.shown == []
-    assert driver.decide(1) == DecidedItems((DecidedItem(1, ReviewState.APPROVED),), 1)
+    assert driver.decide(1) == DecidedItems((DecidedItem(1, ReviewState.APPROVED, None, "bob"),), 1)
     assert driver.shown == ["hello"]
     assert driver.told == [AnswerHeld("a", "bob", 1, 1, "", True, "")]
-    assert driver.decide(1) == DecidedItems((DecidedItem(1, ReviewState.SHOWN),), 0)
-    assert driver.decide(1, verdict=REJECT).items == (DecidedItem(1, ReviewState.SHOWN, ErrorCode.STALE),)
+    assert driver.decide(1) == DecidedItems((DecidedItem(1, ReviewState.SHOWN, None, "bob"),), 0)
+    assert driver.decide(1, verdict=REJECT).items == (DecidedItem(1, ReviewState.SHOWN, ErrorCode.STALE, "bob"),)
     assert driver.decide(7).items == (DecidedItem(7, code=ErrorCode.UNKNOWN_ACTIVITY),)
     assert [report.name for report in driver.reports] == ["message.held", "message.decided"]
 
@@ -154,7 +154,7 @@ def test_one_reviewer_has_a_message_at_a_time_until_its_claim_ends() -> None:
     assert first.items[0].state is ReviewState.CLAIMED
     second = driver.ask(ClaimItems((1, 2, 3), 9, 60_000), OTHER)
     assert (second.fence, [item.id for item in second.items]) == (2, [3])
-    assert driver.decide(1, by=OTHER).items == (DecidedItem(1, ReviewState.CLAIMED, ErrorCode.STALE),)
+    assert driver.decide(1, by=OTHER).items == (DecidedItem(1, ReviewState.CLAIMED, ErrorCode.STALE, "bob"),)
     assert driver.decide(1, by=OTHER, fence=2).decided == 0
     assert driver.decide(1).decided == 1
     driver.pass_time(60_000)
@@ -303,9 +303,9 @@ def test_reports_of_one_message_are_one_item_with_what_was_said_around_it() -> N
     claimed = driver.ask(ClaimItems((), 2, 60_000), MOD)
     assert [item.id for item in claimed.items] == [1, 2]
     assert driver.activity.reported_events(DecideItems((1, 2), REJECT)) == (7,)
-    assert driver.decide(1).items == (DecidedItem(1, ReviewState.APPROVED),)
+    assert driver.decide(1).items == (DecidedItem(1, ReviewState.APPROVED, None, "bob"),)
     assert driver.decide(2, verdict=REJECT).decided == 1
-    assert driver.decide(1).items == (DecidedItem(1, ReviewState.APPROVED),)
+    assert driver.decide(1).items == (DecidedItem(1, ReviewState.APPROVED, None, "bob"),)
     assert driver.ask(report("bob"), viewer("max")) == ReportedMessage(True)  # it is decided
     driver.decide(3)
     assert driver.shown == ["held"]

@@ -138,7 +138,7 @@ def answers(room: RoomState[int], posts: list[Post]) -> list[tuple[Any, ...]]:
                 case Reply(_, outcome, detail, first):
                     code = detail if outcome is Outcome.REJECTED else 0
                     found.append((outcome, code, first is None))
-                case ShowToSender(_, tick, _, outcome):
+                case ShowToSender(_, _, _, outcome):
                     found.append((outcome, 0, True))
                 case RefusePost(_, code, _, reason):
                     found.append((Outcome.REJECTED, code, reason))
