@@ -6,7 +6,7 @@ from heapq import nsmallest
 
 import trio
 
-from broker.core.rooms.audience import selector
+from broker.core.rooms.audience import for_marketing, selector
 from broker.core.tenants.names import plain_name
 from broker.operations.caller import OperationError
 from broker.operations.messages import check_audience
@@ -21,18 +21,18 @@ SLICE = 5000
 
 
 async def audience_page(
-    room: Room, audience: Audience, cursor: str | None, limit: int
+    room: Room, audience: Audience, cursor: str | None, limit: int, *, marketing: bool
 ) -> tuple[tuple[str, ...], str | None]:
     """Return the first ``limit`` users (qualified) of an audience behind ``cursor``, in the order of their ids, and the
     cursor of the following ones, None = there are none.
 
     A user is in the audience where one of its connections is; guests and the app are in none. OperationError where the
-    audience names no tag, or one that the room does not have.
+    audience names no tag, or one that the room does not have. ``marketing``: without those who do not want it.
     """
     if not any(audience):
         raise OperationError(ErrorCode.BAD_FIELD, "must name at least one tag", "audience")
     check_audience(room, audience)
-    part = selector(audience, room.state.activities.tag_bits)
+    part = selector(for_marketing(audience) if marketing else audience, room.state.activities.tag_bits)
     members = room.members.all()
     first: list[tuple[str, str]] = []
     for start in range(0, len(members), SLICE):

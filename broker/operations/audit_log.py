@@ -7,7 +7,7 @@ cannot take an entry now, the answer does not wait for long: up to `MAX_UNWRITTE
 written with the next one; above that the oldest is lost, counted and logged.
 
 What viewers do for themselves is no action of staff: claims, votes and entries are facts of their activities already.
-Neither are messages, keys and locks of the platform, which come by the thousand and are in the stream.
+Neither are the operations of `NOT_AUDITED`, each for its reason.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from broker.operations.parts import Parts
 from protocol.frames import pack_body
 from protocol.operations import STAFF, OperationRow
 
-__all__ = ["OK", "AuditLog", "summary_of"]
+__all__ = ["NOT_AUDITED", "OK", "AuditLog", "summary_of"]
 
 log = structlog.get_logger("roomcast.audit")
 
@@ -42,12 +42,21 @@ WRITE_S = 5.0
 MAX_SUMMARY_BYTES = 2048
 MAX_LISTED = 20
 MAX_REASON_CHARS = 256
-_TRAFFIC = frozenset({
-    "app.call", "audiences.follow", "audiences.share",
-    "directs.send", "keys.delete", "keys.set", "keys.set_many", "locks.acquire", "locks.release",
-    "locks.renew", "messages.publish", "messages.publish_many",
-})  # fmt: skip
-"""What the platform does by the thousand, and is in streams and inboxes."""
+NOT_AUDITED = {
+    "app.call": "the platform decides what it does, and knows who called",
+    "audiences.follow": "what a user did, which a backend reports: a fact of the room's audiences",
+    "audiences.share": "what a user did, which a backend reports: a fact of the room's audiences",
+    "directs.send": "a message of the platform, by the thousand: it is in the inbox",
+    "keys.delete": "state of the platform, by the thousand: an event of the stream",
+    "keys.set": "state of the platform, by the thousand: an event of the stream",
+    "keys.set_many": "state of the platform, by the thousand: an event of the stream",
+    "locks.acquire": "a lock of the platform's programs: it ends by itself",
+    "locks.release": "a lock of the platform's programs: it ends by itself",
+    "locks.renew": "a lock of the platform's programs: it ends by itself",
+    "messages.publish": "a message of the platform, by the thousand: an event of the stream, or a danmaku",
+    "messages.publish_many": "messages of the platform, by the thousand: events of the stream, or danmaku",
+}
+"""Operations that change something and leave no entry, whoever calls them, and where they are found."""
 _NAMES = frozenset({
     "batch", "category", "channel", "endpoint", "id", "list", "operation", "order_id", "other_room", "pattern", "room",
     "sku", "type",
@@ -94,11 +103,17 @@ class AuditLog:
         """Entries that wait for the ledger."""
         return len(self._unwritten)
 
-    def covers(self, caller: Caller, row: OperationRow) -> bool:
-        """Return whether a call is an action of staff, or of the platform."""
-        if not row.changes or self._parts.ledger is None or row.name in _TRAFFIC:
+    def covers(self, caller: Caller, row: OperationRow, request: Any) -> bool:
+        """Return whether a call is an action of staff, or of the platform.
+
+        ``request``: of the row (Any). Of operations that viewers call too, those are that a backend may call (they have
+        a scope), by staff of the room.
+        """
+        if not row.changes or self._parts.ledger is None or row.name in NOT_AUDITED:
             return False
-        return caller.is_backend or (bool(row.roles) and row.roles <= STAFF)
+        if caller.is_backend or (bool(row.roles) and row.roles <= STAFF):
+            return True
+        return row.scope is not None and row.room and caller.role_in(request.room) in STAFF
 
     def state(self, row: OperationRow, request: Any) -> Any:
         """Return what an operation is about to change, where that is known (Any: of each operation)."""

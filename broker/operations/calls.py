@@ -305,7 +305,7 @@ class Operations:
 
     def _start(self, caller: Caller, row: OperationRow, request: Any) -> Any:
         """Run a handler, with an entry of the audit where it needs one: its result, or what returns or brings it."""
-        if self.audit.covers(caller, row):
+        if self.audit.covers(caller, row, request):
             return self._audited(
                 caller, row, request, self.audit.state(row, request), self._begun(caller, row, request)
             )

@@ -66,7 +66,9 @@ async def _issue_many(parts: Parts, caller: Caller, request: IssueCoupons) -> Is
         if users:
             raise OperationError(ErrorCode.BAD_FIELD, "must be given, or users, and not both", "audience")
         room = room_of(parts, request.room)
-        found, following = await audience_page(room, request.audience, request.cursor, MAX_ISSUED_AT_ONCE)
+        found, following = await audience_page(
+            room, request.audience, request.cursor, MAX_ISSUED_AT_ONCE, marketing=request.marketing
+        )
         users = tuple(map(plain_name, found))
     if request.marketing:
         tenant, wants = tenant_of(request.room), parts.hub.preferences.wants_marketing

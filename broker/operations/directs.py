@@ -145,7 +145,10 @@ async def _recipients(
     if role is None or not (caller.is_backend or role is Role.APP):
         raise OperationError(ErrorCode.ROOM_NOT_GRANTED, "is not granted", "audience.room")
     room = room_of(parts, request.audience.room)
-    users, following = await audience_page(room, request.audience.audience, request.cursor, MAX_RECIPIENTS)
+    users, following = await audience_page(
+        room, request.audience.audience, request.cursor, MAX_RECIPIENTS,
+        marketing=request.marketing or parts.types.is_marketing(request.type),
+    )  # fmt: skip
     return {user: {} for user in users}, following
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from broker.core.commerce.audiences import OPTED_OUT_BIT, STAFF_BIT
+from broker.core.commerce.audiences import NOT_RECOMMENDED_BIT, OPTED_OUT_BIT, STAFF_BIT
 from broker.core.rooms.audience import addressed_to
 from broker.core.rooms.masking import NameMask
 from broker.core.rooms.state import RoomState
@@ -69,11 +69,13 @@ class RoomViews:
         return tags | STAFF_BIT if member.role in STAFF else tags
 
     def tags_of_user(self, user: str, own: Sequence[str]) -> int:
-        """Return the bits of the tags of a user (without its tenant), and whether it wants no marketing; ``own``: the
-        tags of its token."""
+        """Return the bits of the tags of a user (without its tenant), and of what it does not want; ``own``: the tags
+        of its token."""
         tags = self._state.activities.tags_of(user, own)
-        is_sent_all = self._preferences.wants_marketing(qualify(tenant_of(self._name), user))
-        return tags if is_sent_all else tags | OPTED_OUT_BIT
+        preferences, qualified = self._preferences, qualify(tenant_of(self._name), user)
+        if not preferences.wants_marketing(qualified):
+            tags |= OPTED_OUT_BIT
+        return tags if preferences.wants_recommendation(qualified) else tags | NOT_RECOMMENDED_BIT
 
     def addressed_to(self, tags: int, events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
         """Return events of the stream as a viewer with these tags gets them."""

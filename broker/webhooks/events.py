@@ -125,6 +125,17 @@ class WebhookEvents(LedgerReports):
         names = [route.endpoint for route in self._routes if kind in route.topics and not route.tenant]
         return self._rows(names, kind, "", (), "", data, at_ms)
 
+    def of_tenants(self, kind: str, data: Any, at_ms: int) -> tuple[OutboxEntry, ...]:
+        """Return the rows of an event of the broker itself that every tenant may know, for all endpoints that ask."""
+        asking = [route for route in self._routes if kind in route.topics]
+        return tuple(
+            row
+            for tenant in dict.fromkeys(route.tenant for route in asking)
+            for row in self._rows(
+                [route.endpoint for route in asking if route.tenant == tenant], kind, tenant, (), "", data, at_ms
+            )
+        )
+
     def direct_acked(self, user: str, up_to: int, at_ms: int) -> tuple[OutboxEntry, ...]:
         """Return the rows for an acknowledgement of must-deliver messages."""
         return self.of_user("direct.acked", user, DirectAckedData(plain_name(user), up_to), at_ms)

@@ -226,7 +226,7 @@ class WebhookDeliveries:
             if head.seq != reported:
                 data = AuditAnchoredData(head.seq, head.hash.hex())
                 now_ms = self._unix_ms()
-                if self.submit(self.events.of_broker("audit.anchored", data, now_ms)):
+                if self.submit(self.events.of_tenants("audit.anchored", data, now_ms)):
                     reported = head.seq
 
     # ---- events that may not be stored

@@ -81,7 +81,7 @@ class Visibility(IntEnum):
 
 class Preferences(NamedTuple):
     """Preferences of a user; null = not set. ``marketing`` false: no marketing message reaches the user, also none that
-    waits."""
+    waits; ``recommendation`` false: none that is for an audience, which is chosen by the tags of users."""
 
     marketing: bool | None = None
     recommendation: bool | None = None

@@ -23,7 +23,7 @@ from protocol.json_values import as_json
 from protocol.messages import Ack, Direct, Event
 from protocol.operations import BY_NAME
 from protocol.operations.directs import SuppressedBy
-from tests.support.broker import RawLink, configuration, raw_link, running_broker
+from tests.support.broker import RawLink, configuration, joined_link, raw_link, running_broker
 from tests.support.directs import login
 from tests.support.examples import examples
 from tests.support.faulty_disk import quick_directory
@@ -138,6 +138,43 @@ async def test_history_and_webhooks_show_what_a_marketing_message_was_for(direct
             await operate(
                 broker, "messages.publish", "live-1", NOTE, {}, "", None, "", Audience(any=("~no-marketing",))
             )
+
+
+async def test_who_wants_no_recommendation_gets_no_marketing_that_is_chosen_by_tags(directory: Path) -> None:
+    audience = {"none": ["absent"]}
+    async with (
+        running_broker(**settings(directory)) as broker,
+        joined_link(broker, "dev:ann", "live-1") as (ann, _),
+        joined_link(broker, "dev:bob", "live-1") as (bob, _),
+    ):
+        await broker.call("audiences.define", room="live-1", tags=[["absent"]])
+        await broker.call("users.set_preferences", user="ann", recommendation=False)
+        batch = await broker.call(
+            "directs.send_many", batch="b", type=OFFER, template={"text": "chosen"}, cursor=None,
+            audience={"room": "live-1", **audience},
+        )  # fmt: skip
+        assert batch.sent == 1
+        await broker.call("coupons.create", room="live-1", id="c", count=9, claims=False, idempotency_key="c")
+        issued = await broker.call(
+            "coupons.issue_many", room="live-1", id="c", audience=audience, marketing=True, idempotency_key="i"
+        )
+        assert len(issued.items) == 1
+        for kind in (NOTE, OFFER):
+            payload = {"text": "chosen"}
+            await broker.call(
+                "messages.publish", room="live-1", type=kind, payload=payload, audience=audience, marketing=True
+            )
+        await broker.call("messages.publish", room="live-1", type=OFFER, payload={"text": "for all"})
+        for link, expected in ((ann, ["for all"]), (bob, ["chosen", "chosen", "for all"])):
+            seen: list[str] = []
+            while "for all" not in seen:
+                _, event = await link.expect(Event)
+                seen += [event.payload["text"]] if event.type in (NOTE, OFFER) else []
+            assert seen == expected
+        history = await operate(broker, "rooms.history", "live-1")
+        assert Audience(none=("absent", "~no-marketing", "~no-recommendation")) in [
+            each.audience for each in history.items
+        ]
 
 
 # ---- every path

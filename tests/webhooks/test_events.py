@@ -10,9 +10,9 @@ import pytest
 from broker.config.webhooks import EndpointConfig
 from broker.core.tenants.names import qualify
 from broker.ledger import OutboxEntry, StoredOutbox
-from broker.webhooks.events import WebhookEvents, event_body, event_id
+from broker.webhooks.events import WebhookEvents, event_body, event_fields, event_id
 from protocol.codes import Lane
-from protocol.webhook_events import GiftAcceptedData, RoomEndedData, RoomOpenedData
+from protocol.webhook_events import AuditAnchoredData, GiftAcceptedData, RoomEndedData, RoomOpenedData
 
 GIFT = GiftAcceptedData("o-1", "ann", "安", "rose", 1, 100)
 
@@ -49,6 +49,16 @@ def test_an_event_goes_to_the_endpoints_of_its_tenant_and_room() -> None:
     assert [row.endpoint for row in events.direct_acked(qualify("acme", "ann"), 3, 1)] == ["acme"]
     assert [row.endpoint for row in events.direct_expired("ann", 3, "", 1)] == ["all"]
     assert [row.endpoint for row in events.room_ended_idle("live-1", 7, 1)] == ["all", "live"]
+
+
+def test_what_every_tenant_may_know_goes_to_the_endpoints_of_all_each_with_its_own_name() -> None:
+    events = events_for(
+        endpoint("ours", "audit.anchored"), endpoint("theirs", "audit.anchored", tenant="acme"),
+        endpoint("silent", "room.opened", tenant="acme"),
+    )  # fmt: skip
+    rows = events.of_tenants("audit.anchored", AuditAnchoredData(7, "0" * 64), 5)
+    assert [(row.endpoint, event_fields(stored(row))["tenant"]) for row in rows] == [("ours", ""), ("theirs", "acme")]
+    assert [row.endpoint for row in events.of_broker("audit.anchored", AuditAnchoredData(7, "0" * 64), 5)] == ["ours"]
 
 
 def test_names_are_plain_and_the_tenant_is_named() -> None:

@@ -27,7 +27,7 @@ from broker.core.commerce.activity import (
     refused,
 )
 from broker.core.commerce.room_rankings import INVITES, SHARES
-from broker.core.users.preferences import OPTED_OUT
+from broker.core.users.preferences import NOT_RECOMMENDED, OPTED_OUT
 from protocol.activities.audiences import (
     MAX_TAGS,
     Audience,
@@ -59,11 +59,14 @@ MAX_SHARE_KEYS = 4
 FORGOTTEN_AT_ONCE = 2
 """Inviters without an invite in the last minute whose times go with the next invite."""
 _UNKNOWN = 1 << MAX_TAGS
+"""Bit of a tag that the room does not have; no user has it."""
 OPTED_OUT_BIT = 1 << (MAX_TAGS + 1)
+"""Bit of the users who want no marketing."""
 STAFF_BIT = 1 << (MAX_TAGS + 2)
 """Bit of the staff of a room, which sees delayed messages before the others."""
-"""Bit of the users who want no marketing."""
-"""Bit of a tag that the room does not have; no user has it."""
+NOT_RECOMMENDED_BIT = 1 << (MAX_TAGS + 3)
+"""Bit of the users who want no marketing that is chosen by their tags."""
+_OF_PREFERENCES = {OPTED_OUT: OPTED_OUT_BIT, NOT_RECOMMENDED: NOT_RECOMMENDED_BIT}
 
 
 class DefineTags(NamedTuple):
@@ -144,7 +147,7 @@ class Audiences(Activity[T]):
         """Return the bits of tags by name; one that the room does not have is a bit that no user has."""
         bits = 0
         for tag in tags:
-            bits |= OPTED_OUT_BIT if tag == OPTED_OUT else 1 << self._numbers.get(tag, MAX_TAGS)
+            bits |= _OF_PREFERENCES.get(tag) or 1 << self._numbers.get(tag, MAX_TAGS)
         return bits
 
     def tags_of(self, user: str, own: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from broker.core.rooms.stream import StoredEvent
-from broker.core.users.preferences import OPTED_OUT
+from broker.core.users.preferences import NOT_RECOMMENDED, OPTED_OUT
 from protocol.activities.audiences import Audience
 from protocol.codes import MessageType
 from protocol.messages import Event
@@ -20,9 +20,14 @@ __all__ = ["Selector", "addressed_to", "for_marketing", "not_addressed", "select
 
 
 def for_marketing(audience: Audience | None) -> Audience:
-    """Return the part of an audience (None: all) that may be sent marketing."""
+    """Return the part of an audience (None: all) that may be sent marketing; where the audience is chosen by tags,
+    without those who want no such choice made for them."""
     audience = Audience() if audience is None else audience
-    return audience if OPTED_OUT in audience.none else audience._replace(none=(*audience.none, OPTED_OUT))
+    without = (OPTED_OUT,) if not any(audience) or audience == _ALL_OF_MARKETING else (OPTED_OUT, NOT_RECOMMENDED)
+    return audience._replace(none=tuple(dict.fromkeys((*audience.none, *without))))
+
+
+_ALL_OF_MARKETING = Audience(none=(OPTED_OUT,))
 
 
 class Selector(NamedTuple):

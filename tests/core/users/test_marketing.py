@@ -37,6 +37,7 @@ users = st.sampled_from(["a", "b", "c", "d"])
 changes = st.one_of(
     st.tuples(users, st.just("marketing"), st.booleans()),
     st.tuples(users, st.just("visibility"), st.sampled_from(["hidden", "visible"])),
+    st.tuples(users, st.just("recommendation"), st.booleans()),
     st.tuples(users, st.just("forget"), st.booleans()),
 )
 
@@ -51,6 +52,7 @@ def test_a_full_table_counts_those_it_does_not_know_as_against_it(
         if name == "forget":
             table.forget(user)
             wanted.pop((user, "marketing"), None)
+            wanted.pop((user, "recommendation"), None)
             wanted.pop((user, "visibility"), None)
         else:
             table.change(user, {name: value})
@@ -58,9 +60,14 @@ def test_a_full_table_counts_those_it_does_not_know_as_against_it(
     for user in "abcd":
         if wanted.get((user, "marketing")) is False:
             assert not table.wants_marketing(user)
+        if wanted.get((user, "recommendation")) is False:
+            assert not table.wants_recommendation(user)
         if wanted.get((user, "visibility")) == "hidden":
             assert table.is_hidden(user)
     if max_users == 4:
         assert all(table.wants_marketing(user) == (wanted.get((user, "marketing")) is not False) for user in "abcd")
+        assert all(
+            table.wants_recommendation(user) == (wanted.get((user, "recommendation")) is not False) for user in "abcd"
+        )
         assert all(table.is_hidden(user) == (wanted.get((user, "visibility")) == "hidden") for user in "abcd")
-    assert len(table) <= 2 * max_users
+    assert len(table) <= 3 * max_users
