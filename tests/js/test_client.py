@@ -1,0 +1,142 @@
+"""The JavaScript client in Node: its own tests, its generated tables, its package, and a real broker over a restart."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import trio
+
+from tests.support.processes import serving
+from tests.support.programs import needs
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+CLIENT = ROOT / "protocol" / "clients" / "js"
+
+
+def _generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("javascript", ROOT / ".ci" / "javascript.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["javascript"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_those_of_the_wire() -> None:
+    for name, text in _generator().modules().items():
+        assert (CLIENT / name).read_text(encoding="utf-8") == text, f"{name}: run python .ci/javascript.py"
+
+
+def test_files_are_short_and_import_nothing_from_elsewhere() -> None:
+    generated = set(_generator().modules())
+    for path in CLIENT.glob("*.js"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert len(lines) <= 600 or path.name in generated, path.name
+        sources = [line.split(" from ")[-1] for line in lines if line.startswith(("import ", "} from", "export {"))]
+        assert all(source.startswith('"./') for source in sources if '"' in source), path.name
+
+
+@pytest.mark.parametrize("name", ["wire.test.mjs", "client.test.mjs"])
+def test_in_node(name: str) -> None:
+    run = subprocess.run(
+        [needs("node"), "--expose-gc", "--test", str(ROOT / "tests" / "js" / name)], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout
+    assert "# skipped 0" in run.stdout
+
+
+def test_the_package_holds_what_it_needs(tmp_path: Path) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is not installed")
+    run = subprocess.run([npm, "pack", "--dry-run", "--json"], cwd=CLIENT, capture_output=True, text=True, check=True)
+    files = {each["path"] for each in json.loads(run.stdout)[0]["files"]}
+    assert files == {path.name for path in CLIENT.iterdir()}
+
+
+@pytest.mark.slow
+async def test_two_clients_meet_a_real_broker_and_its_restart(tmp_path: Path) -> None:
+    settings = "--data-dir", str(tmp_path / "data")
+    async with serving(*settings) as broker:
+        port = broker.port
+        process = await trio.lowlevel.open_process(
+            [needs("node"), str(ROOT / "tests" / "js" / "broker.mjs"), f"roomcast://127.0.0.1:{port}"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        steps = _Steps(process.stdout)
+        try:
+            with trio.fail_after(60):
+                await _before(steps)
+            broker.process.kill()
+            await broker.wait()
+            async with serving(*settings, "--port", str(port)):
+                await process.stdin.send_all(b"go\n")
+                with trio.fail_after(60):
+                    await _after(steps)
+                    assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+
+class _Steps:
+    """What the script prints, by step."""
+
+    def __init__(self, stream: trio.abc.ReceiveStream) -> None:
+        self._stream = stream
+        self._data = b""
+
+    async def next(self, step: str) -> dict[str, Any]:
+        while b"\n" not in self._data:
+            received = await self._stream.receive_some()
+            assert received, f"ended before {step}"
+            self._data += received
+        line, _, self._data = self._data.partition(b"\n")
+        found: dict[str, Any] = json.loads(line)
+        assert found["step"] == step, found
+        return found
+
+
+async def _before(steps: _Steps) -> None:
+    joined = await steps.next("joined")
+    assert joined == {"step": "joined", "role": "viewer", "staff": "host", "phase": "live", "offset": 0}
+    assert (await steps.next("posted"))["outcomes"] == ["accepted", "accepted"]
+    refused = (await steps.next("refused"))["result"]
+    assert (refused["outcome"], refused["error"]) == ("rejected", "not_allowed")
+    assert (await steps.next("empty"))["result"]["error"] == "bad_field"
+    assert (await steps.next("announced"))["result"]["offset"] == 1
+    gift = await steps.next("gift")
+    assert gift["offset"] == gift["repeated"] == 2
+    assert gift["isKnown"]
+    assert (await steps.next("created"))["poll"] == "open"
+    assert (await steps.next("call refused"))["error"] == "not_allowed"
+    assert (await steps.next("sent"))["direct"] == "sent"
+    counted = await steps.next("counted")
+    assert counted["likes"] == {"waiting": 0, "counted": 5, "refused": 0, "unknown": 0}
+    assert sorted(counted["ticks"]) == ["welcome", "主播好美"]
+    assert [each[1:] for each in counted["directs"]] == [["announcement", {"text": "coupon"}]]
+    await steps.next("restart")
+
+
+async def _after(steps: _Steps) -> None:
+    restarted = await steps.next("restarted")
+    assert restarted["recovered"] == [True, True, True]
+    assert restarted["later"] == "accepted"
+    assert restarted["gaps"] == []
+    assert restarted["offsets"] == list(range(1, len(restarted["offsets"]) + 1))
+    assert len(restarted["directs"]) == 1
+    assert (await steps.next("left"))["membership"] == "ended"
+    await steps.next("done")
