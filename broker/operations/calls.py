@@ -62,7 +62,7 @@ from broker.operations.audit_log import OK, AuditLog
 from broker.operations.caller import Caller, OperationError
 from broker.operations.deferred import Deferred
 from broker.operations.parts import Handler, Parts, Recall
-from broker.operations.rights import check_mute, check_rights, read_request
+from broker.operations.rights import check_rights, check_sanctions, read_request
 from protocol.codes import ErrorCode
 from protocol.fields import renamed
 from protocol.frames import pack_body
@@ -267,7 +267,7 @@ class Operations:
             self._charge_tenant(caller)
         check_rights(caller, row, request)
         hub = self._parts.hub
-        check_mute(hub.sanctions, caller, row, request, hub.trusted.continued_ms())
+        check_sanctions(hub.sanctions, caller, row, request, hub.trusted.continued_ms())
         if self._parts.revocations.refused_users and row.changes:
             self._check_users(caller, row, request)
         rate = row.rate_of(caller.is_backend)

@@ -13,7 +13,7 @@ from protocol.codes import ErrorCode, Role
 from protocol.fields import FieldError, renamed
 from protocol.operations import STAFF, KeyUse, OperationRow, Scope
 
-__all__ = ["check_mute", "check_rights", "read_request"]
+__all__ = ["check_ban", "check_rights", "check_sanctions", "read_request"]
 
 
 def read_request(caller: Caller, row: OperationRow, arguments: Any) -> Any:
@@ -54,9 +54,12 @@ def check_rights(caller: Caller, row: OperationRow, request: Any) -> None:
         raise OperationError(ErrorCode.BAD_FIELD, "is not taken by this operation", "key")
 
 
-def check_mute(sanctions: SanctionTable, caller: Caller, row: OperationRow, request: Any, now_ms: int) -> None:
-    """Raise OperationError MUTED where a request (Any: of the row) puts words or the voice of a user before others who
-    is muted in the room and knows it. ``now_ms``: by the clock of sanctions."""
+def check_sanctions(sanctions: SanctionTable, caller: Caller, row: OperationRow, request: Any, now_ms: int) -> None:
+    """Raise OperationError BANNED where a request (Any: of the row) is about a room that its caller is banned from, and
+    MUTED where it puts words or the voice of a user before others who is muted in the room and knows it. ``now_ms``: by
+    the clock of sanctions."""
+    if row.room and request.room is not None:
+        check_ban(sanctions, caller, request.room, now_ms)
     if not sanctions.mutes or row.speaks is None or caller.is_backend or not row.speaks(request):
         return
     role = caller.role_in(request.room)
@@ -65,3 +68,15 @@ def check_mute(sanctions: SanctionTable, caller: Caller, row: OperationRow, requ
     if mute is not None and not mute.is_shadow:
         rule = f"is not for you, as you are muted{f': {mute.reason}' if mute.reason else ''}"
         raise OperationError(ErrorCode.MUTED, rule, "operation", mute.left_ms(now_ms))
+
+
+def check_ban(sanctions: SanctionTable, caller: Caller, room: str, now_ms: int) -> None:
+    """Raise OperationError BANNED where the caller is a user who is banned from a room (qualified name), staff too: who
+    may not enter does not moderate it from outside either."""
+    role = None if caller.is_backend or not sanctions.has_bans else caller.role_in(room)
+    if role is None:
+        return
+    ban = sanctions.find(SanctionKind.BAN, room, qualify(caller.tenant, caller.id), role, now_ms)
+    if ban is not None:
+        rule = f"is not for you, as you are banned{f': {ban.reason}' if ban.reason else ''}"
+        raise OperationError(ErrorCode.BANNED, rule, "room", ban.left_ms(now_ms))

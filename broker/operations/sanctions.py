@@ -15,6 +15,7 @@ from broker.operations.clearing import clear
 from broker.operations.kept import AGAIN_MS
 from broker.operations.parts import Handler, Parts
 from broker.operations.results import PostResults
+from broker.operations.rights import check_ban
 from broker.operations.rooms import raise_for, room_of
 from broker.rooms.room import Room
 from broker.users.sanctions import verb_of
@@ -164,6 +165,7 @@ async def _undo(parts: Parts, caller: Caller, request: UndoSanction) -> Sanction
         role = None
     if role not in STAFF or (not caller.is_backend and action.user == qualify(caller.tenant, caller.id)):
         raise OperationError(ErrorCode.NOT_ALLOWED, "is not for your role in its room", "action")
+    check_ban(parts.hub.sanctions, caller, action.room, parts.hub.trusted.continued_ms())
     try:
         undone = await parts.sanctions.undo(request.action, caller.id, role)
     except SanctionRefused as refused:

@@ -11,7 +11,7 @@ from broker.operations.activities import ask_activity, command, page_of_kind
 from broker.operations.caller import Caller, OperationError
 from broker.operations.creators import creator_of
 from broker.operations.parts import Handler, Parts
-from broker.operations.rights import check_mute, check_rights, read_request
+from broker.operations.rights import check_rights, check_sanctions, read_request
 from protocol.activities.schedules import JobView
 from protocol.codes import ErrorCode
 from protocol.operations import BY_NAME, KeyUse, OperationRow
@@ -40,7 +40,7 @@ async def _create(parts: Parts, caller: Caller, request: CreateSchedule) -> Any:
     if row is None or not row.changes:
         raise OperationError(ErrorCode.BAD_FIELD, "must be an operation that changes something", "operation")
     wanted = _judge(caller, row, request.request)
-    check_mute(parts.hub.sanctions, caller, row, wanted, parts.hub.trusted.continued_ms())
+    check_sanctions(parts.hub.sanctions, caller, row, wanted, parts.hub.trusted.continued_ms())
     creator = creator_of(caller, request.room, parts.unix_ms())
     create = jobs.CreateJob(request.operation, request.request, request.at_ms, creator, request.late, request.late_ms)
     return await command(parts, caller, request.room, _key(request.id), create, creates=True)

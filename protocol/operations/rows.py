@@ -159,9 +159,10 @@ def row(
 ) -> OperationRow:
     """Return the row of an operation whose request has one of ``rules`` a field."""
     names: tuple[str, ...] = request._fields
+    sanctions = (*((ErrorCode.BANNED,) if roles and "room" in names else ()), *((ErrorCode.MUTED,) if speaks else ()))
     return OperationRow(
         number, name, request, record(request, rules), result, read_result, summary, scope, roles, "room" in names,
-        joined, key, rate, at_once, durable, changes, since, errors if speaks is None else (*errors, ErrorCode.MUTED),
+        joined, key, rate, at_once, durable, changes, since, (*errors, *sanctions),
         example, keeps_keys, address_rate, backend_rate, speaks,
     )  # fmt: skip
 

@@ -36,9 +36,9 @@ ROOMS = ("live-1", "live-2", "closed")
 Step = tuple[str, str, str, int]
 """What is done, by or for which user, in which room, and a number."""
 KINDS = (
-    "announce", "media", "custom", "gift", "order", "target", "danmaku", "preference", "tags", "ban", "key",
+    "announce", "media", "custom", "gift", "order", "target", "danmaku", "preference", "tags", "key",
     "foreign_key", "direct", "pin", "pin_own", "highlight", "delete", "phase", "revoke", "keyed", "like",
-    "activities",
+    "activities", "ban",
 )  # fmt: skip
 steps = st.tuples(st.sampled_from(KINDS), st.sampled_from([VICTIM, OTHER]), st.sampled_from(ROOMS), st.integers(0, 3))
 histories = st.lists(steps, min_size=1, max_size=12)
@@ -145,7 +145,7 @@ async def take_part(broker: Broker, room: str, user: str, shown_name: str, id: s
         try:
             await broker.operations.call(caller, BY_NAME[name], {"room": room} | fields)
         except OperationError as error:
-            if error.code is not ErrorCode.RATE_LIMITED:
+            if error.code not in (ErrorCode.RATE_LIMITED, ErrorCode.BANNED):
                 raise
 
     def caller_of(by: str, key: str) -> Caller:
