@@ -49,7 +49,7 @@ def _refuse(data: bytes | memoryview) -> int:
 class SharedSocket(Transport):
     """One real socket and the viewers that share it (``links``); the poller knows only the socket."""
 
-    __slots__ = ("link_settings", "links", "partial", "waiting")
+    __slots__ = ("link_settings", "links", "partial", "taken_at", "waiting")
 
     def __init__(self, sock: socket.socket, settings: TransportSettings) -> None:
         super().__init__(sock, settings, "shared")
@@ -58,8 +58,14 @@ class SharedSocket(Transport):
         self.links: list[SharedLink] = []
         self.waiting: dict[SharedLink, None] = {}
         """Viewers with a queue, in the order in which their backlogs began."""
+        self.taken_at = 0.0
+        """When the socket took bytes last, monotonic seconds."""
         self.partial: SharedLink | None = None
         """The viewer whose frame is partly written."""
+
+    @property
+    def progress_at(self) -> float:
+        return self.taken_at
 
     # Called by links, to which this is the poller.
 
@@ -69,7 +75,7 @@ class SharedSocket(Transport):
 
     def watch_writable(self, link: SharedLink) -> None:
         if not self.waiting:
-            self.progress_at = self.poller.now
+            self.taken_at = self.poller.now
             self.poller.watch_writable(self)
         self.waiting[link] = None
 
@@ -128,7 +134,7 @@ class SharedSocket(Transport):
                 return
             if self.partial is link:
                 self.unblock()
-        self.progress_at = self.poller.now
+        self.taken_at = self.poller.now
 
     def on_readable(self) -> None:
         """Read the end of file: it ends all links, and nothing else is expected."""

@@ -21,7 +21,7 @@ from typing import Protocol
 import structlog
 import trio
 
-from broker.core.structures.timer_wheel import TimerWheel
+from broker.core.structures.timer_wheel import Timed, TimerWheel
 from protocol.codes import CloseCode
 
 __all__ = ["Pollable", "Poller"]
@@ -57,10 +57,13 @@ class Pollable(Protocol):
 
     fd: int
     """The descriptor; -1 once it has left the poller."""
-    wheel_slot: int
-    """Written by the timer wheel alone; -1 at first."""
-    progress_at: float
-    """When its socket took bytes last, monotonic seconds; counts while it is backlogged."""
+    wheel_before: Timed | None
+    wheel_after: Timed | None
+    """Written by the timer wheel alone; None at first."""
+
+    @property
+    def progress_at(self) -> float:
+        """When its socket took bytes last, monotonic seconds; counts while it is backlogged."""
 
     def on_readable(self) -> None:
         """Read once: there are bytes, the end of the stream, or an error."""
@@ -108,7 +111,9 @@ class Poller:
         """When the last turn ended."""
         self._ready: list[tuple[int, int]] = []
         """Descriptors and events of the batch that the last turn had no time for."""
-        self._connections: dict[int, Pollable] = {}
+        self._connections: list[Pollable | None] = []
+        """By descriptor: the kernel gives the lowest free one. (A dict weighs 40 bytes more a connection.)"""
+        self._count = 0
         self._backlogged: dict[Pollable, None] = {}
         self._paused: dict[Pollable, float] = {}
         """Connections whose reading is paused, and until when."""
@@ -120,11 +125,14 @@ class Poller:
         return select.epoll()
 
     def __len__(self) -> int:
-        return len(self._connections)
+        return self._count
 
     def __iter__(self) -> Iterator[Pollable]:
         """All connections now; a copy, so that they may leave meanwhile."""
-        return iter(list(self._connections.values()))
+        return iter([connection for connection in self._connections if connection is not None])
+
+    def _find(self, fd: int) -> Pollable | None:
+        return self._connections[fd] if 0 <= fd < len(self._connections) else None
 
     def fileno(self) -> int:
         """Descriptor that is readable while a connection is ready; -1 after `close`."""
@@ -153,8 +161,12 @@ class Poller:
 
     def add(self, connection: Pollable, due: float) -> None:
         """Take a connection; its first deadline is ``due``. OSError: it cannot be polled and is not taken."""
-        self._epoll.register(connection.fd, _IN)
-        self._connections[connection.fd] = connection
+        fd, connections = connection.fd, self._connections
+        self._epoll.register(fd, _IN)
+        if fd >= len(connections):
+            connections.extend([None] * (fd + 1 - len(connections)))
+        self._count += connections[fd] is None
+        connections[fd] = connection
         self._wheel.add(connection, due - self.paused_s)
 
     def replace(self, old: Pollable, new: Pollable) -> None:
@@ -163,16 +175,17 @@ class Poller:
         was_watched = old in self._backlogged or old in self._paused
         self._backlogged.pop(old, None)
         self._paused.pop(old, None)
-        self._connections[new.fd] = new
-        old.fd = -1
+        self._connections[old.fd] = new
+        new.fd, old.fd = old.fd, -1  # one integer object for both
         if was_watched:
             self._set_interest(new)
 
     def remove(self, connection: Pollable) -> bool:
         """Forget a connection before its descriptor is closed; returns whether it was there."""
-        if self._connections.get(connection.fd) is not connection:
+        if self._find(connection.fd) is not connection:
             return False
-        del self._connections[connection.fd]
+        self._connections[connection.fd] = None
+        self._count -= 1
         self._wheel.remove(connection)
         self._backlogged.pop(connection, None)
         self._paused.pop(connection, None)
@@ -206,7 +219,7 @@ class Poller:
             self._set_interest(connection)
 
     def _set_interest(self, connection: Pollable) -> None:
-        if connection.fd >= 0 and self._connections.get(connection.fd) is connection:
+        if self._find(connection.fd) is connection:
             interest = 0 if connection in self._paused else _IN
             self._epoll.modify(connection.fd, interest | (_OUT if connection in self._backlogged else 0))
 
@@ -260,7 +273,7 @@ class Poller:
         while now < end:
             last = not ready and len(ready := self._epoll.poll(0, BATCH)) < BATCH
             for served, (fd, events) in enumerate(ready, 1):
-                connection = connections.get(fd)
+                connection = connections[fd]
                 if connection is None:
                     continue
                 try:
@@ -271,7 +284,7 @@ class Poller:
                     if events & ~_OUT:
                         connection.on_readable()
                 except Exception as error:
-                    self.crash(connections.get(fd, connection), error)
+                    self.crash(connections[fd] or connection, error)
                 now = self.now = clock()
                 if now >= end:
                     ready = ready[served:]
@@ -315,11 +328,9 @@ class Poller:
     def _extend_deadlines(self, paused_s: float) -> None:
         """Move every deadline by a time in which the poller neither read nor wrote."""
         self.paused_s += paused_s
-        for connection in self._connections.values():
+        for connection in self:
             connection.extend_deadlines(paused_s)
-        log.warning(
-            "deadlines extended: the poller was paused", paused_s=round(paused_s, 3), connections=len(self._connections)
-        )
+        log.warning("deadlines extended: the poller was paused", paused_s=round(paused_s, 3), connections=self._count)
 
     def crash(self, connection: Pollable, error: Exception) -> None:
         """End one connection because the broker's own code failed on it; no other notices."""

@@ -19,6 +19,7 @@ from typing import ClassVar, NamedTuple, Protocol
 
 from broker.core.limits.overload import ByteBudget
 from broker.core.net.send_queue import QueueLimits, QueueMissed, QueueResult, SendQueue
+from broker.core.structures.timer_wheel import Timed
 from broker.net.poller import Poller
 from protocol.codes import CloseCode, Lane
 
@@ -161,13 +162,13 @@ class Transport:
         "fd",
         "heard_at",
         "owner",
-        "progress_at",
         "queue",
         "send",
         "settings",
         "sock",
         "state",
-        "wheel_slot",
+        "wheel_after",
+        "wheel_before",
     )
     framing: ClassVar[Framing] = Framing.TCP
 
@@ -182,13 +183,18 @@ class Transport:
         self.authenticated = False
         self.state = TransportState.OPEN
         self.heard_at = settings.poller.now
-        self.progress_at = 0.0
-        self.wheel_slot = -1
+        self.wheel_before: Timed | None = None
+        self.wheel_after: Timed | None = None
 
     @property
     def poller(self) -> Poller:
         """The poller that the connection belongs to."""
         return self.settings.poller
+
+    @property
+    def progress_at(self) -> float:
+        """When the socket took bytes last, monotonic seconds; 0.0 while no queue waits for it."""
+        return 0.0 if self.queue is None else self.queue.progress_at
 
     @property
     def _repeats_refused_write(self) -> bool:
@@ -230,7 +236,7 @@ class Transport:
         settings = self.settings
         poller = settings.poller
         queue = self.queue = SendQueue(settings.queue_limits)
-        self.progress_at = poller.now
+        queue.progress_at = poller.now
         poller.watch_writable(self)
         if self.owner is not None:
             self.owner.on_backlog()
@@ -284,7 +290,7 @@ class Transport:
                 size = len(data)
                 sent = self.send(data)
                 queue.advance(sent)
-                self.progress_at = self.poller.now
+                queue.progress_at = self.poller.now
                 if sent != size:
                     break
         except BlockingIOError:
@@ -387,7 +393,8 @@ class Transport:
         """Move the times of the peer's last bytes: for so long the poller neither read nor wrote."""
         now = self.poller.now
         self.heard_at = min(now, self.heard_at + seconds)
-        self.progress_at = min(now, self.progress_at + seconds)
+        if self.queue is not None:
+            self.queue.progress_at = min(now, self.queue.progress_at + seconds)
 
     # ---- reading
 

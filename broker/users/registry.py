@@ -6,7 +6,7 @@ A session is in it from AUTH to its end. Bounded by the connections that the bro
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, cast
 
 from protocol.codes import Lane
 from protocol.messages import Message
@@ -37,7 +37,8 @@ class UserRegistry:
     def __init__(self, max_per_user: int, max_per_app: int | None = None) -> None:
         self.max_per_user = max_per_user
         self.max_per_app = max_per_user if max_per_app is None else max_per_app
-        self._sessions: dict[str, tuple[UserSession, ...]] = {}
+        self._sessions: dict[str, UserSession | tuple[UserSession, ...]] = {}
+        """By user: the session itself where it is the only one, as mostly; a tuple weighs 48 bytes."""
 
     def __len__(self) -> int:
         """Return the number of users with an open session."""
@@ -49,15 +50,15 @@ class UserRegistry:
     @property
     def session_count(self) -> int:
         """Open sessions of all users. O(users)."""
-        return sum(map(len, self._sessions.values()))
+        return sum(map(len, map(_all, self._sessions.values())))
 
     def sessions(self, user_id: str) -> tuple[UserSession, ...]:
         """Return a user's open sessions, the oldest first."""
-        return self._sessions.get(user_id, ())
+        return _all(self._sessions.get(user_id, ()))
 
     def all_sessions(self) -> list[UserSession]:
         """Return every open session of this moment. O(sessions)."""
-        return [session for sessions in self._sessions.values() for session in sessions]
+        return [session for sessions in self._sessions.values() for session in _all(sessions)]
 
     def most(self, *, is_app: bool) -> int:
         """Return how many sessions a user may have."""
@@ -65,20 +66,24 @@ class UserRegistry:
 
     def add(self, user_id: str, session: UserSession, *, is_app: bool = False) -> bool:
         """Register a session that has logged in. Returns False, and registers nothing, above `most`."""
-        sessions = self._sessions.get(user_id, ())
+        sessions = self.sessions(user_id)
         if len(sessions) >= self.most(is_app=is_app):
             return False
-        self._sessions[user_id] = (*sessions, session)
+        self._sessions[user_id] = (*sessions, session) if sessions else session
         return True
 
     def longest_silent(self, user_id: str) -> UserSession:
         """Return the session of a user that was heard least recently, the oldest of several. KeyError without one."""
-        return min(self._sessions[user_id], key=lambda session: session.heard_at)
+        return min(_all(self._sessions[user_id]), key=lambda session: session.heard_at)
 
     def remove(self, user_id: str, session: UserSession) -> None:
         """Remove a session that has ended; one that is not registered is ignored."""
-        sessions = tuple(each for each in self._sessions.get(user_id, ()) if each is not session)
+        sessions = tuple(each for each in self.sessions(user_id) if each is not session)
         if sessions:
-            self._sessions[user_id] = sessions
+            self._sessions[user_id] = sessions if len(sessions) > 1 else sessions[0]
         else:
             self._sessions.pop(user_id, None)
+
+
+def _all(sessions: UserSession | tuple[UserSession, ...]) -> tuple[UserSession, ...]:
+    return sessions if type(sessions) is tuple else (cast(UserSession, sessions),)

@@ -139,7 +139,7 @@ def test_a_link_that_leaves_takes_its_deadline_and_its_pause_along(harness: Harn
     harness.poller.pause_reading(transport, harness.clock.now + 5.0)
     transport.abort("gone")
     assert not harness.poller.paused
-    assert transport.wheel_slot == -1
+    assert transport.wheel_before is None
     harness.later(100.0)
 
 
@@ -261,7 +261,7 @@ def test_a_socket_that_cannot_be_polled_leaves_no_trace(harness: Harness) -> Non
     with pytest.raises(OSError, match=r"\S"):
         harness.poller.add(transport, harness.clock.now + 1.0)
     assert len(harness.poller) == 0
-    assert transport.wheel_slot == -1
+    assert transport.wheel_before is None
 
 
 class Sitters:

@@ -81,7 +81,7 @@ class SendQueue:
     __slots__ = (
         "_ambient", "_ambient_frames", "_ambient_weight", "_begun", "_chat", "_chat_frames", "_chat_weight",
         "_critical", "_is_planned", "_limits", "_overtaken", "_superseded", "critical_frames", "critical_nbytes",
-        "frames", "keyframe", "nbytes",
+        "frames", "keyframe", "nbytes", "progress_at",
     )  # fmt: skip
 
     def __init__(self, limits: QueueLimits) -> None:
@@ -98,6 +98,8 @@ class SendQueue:
         self.frames = 0
         self.nbytes = 0
         self.keyframe = False
+        self.progress_at = 0.0
+        """When the peer took bytes last, monotonic seconds; the link writes it."""
         self._forget_missed()
 
     def _forget_missed(self) -> None:

@@ -6,14 +6,15 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from broker.core.structures.timer_wheel import TimerWheel
+from broker.core.structures.timer_wheel import Timed, TimerWheel
 from tests.support.examples import examples
 
 
 class Item:
     def __init__(self, name: str = "") -> None:
         self.name = name
-        self.wheel_slot = -1
+        self.wheel_before: Timed | None = None
+        self.wheel_after: Timed | None = None
 
 
 def test_an_item_comes_out_after_its_time_and_at_most_one_slot_late() -> None:
@@ -22,7 +23,7 @@ def test_an_item_comes_out_after_its_time_and_at_most_one_slot_late() -> None:
     wheel.add(item, 103.4)
     assert wheel.expire(103.4) == []
     assert wheel.expire(104.0) == [item]
-    assert item.wheel_slot == -1
+    assert item.wheel_before is item.wheel_after is None
     assert wheel.expire(200.0) == []
 
 
@@ -45,7 +46,7 @@ def test_an_exchanged_item_comes_out_in_the_place_of_the_other() -> None:
     assert len(wheel) == 1
     assert wheel.expire(4.9) == []
     assert wheel.expire(6.0) == [new]
-    assert old.wheel_slot == other.wheel_slot == -1
+    assert old.wheel_before is old.wheel_after is other.wheel_before is None
 
 
 def test_adding_again_moves_the_item() -> None:
@@ -139,7 +140,7 @@ class WheelMachine(RuleBasedStateMachine):
     @invariant()
     def holds_what_was_added(self) -> None:
         assert len(self.wheel) == len(self.due)
-        assert {item for item in self.items if item.wheel_slot >= 0} == set(self.due)
+        assert {item for item in self.items if item.wheel_before is not None} == set(self.due)
 
 
 TestWheel = WheelMachine.TestCase
