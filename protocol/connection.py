@@ -135,6 +135,13 @@ class Connection:
         # Values of the received texts that are not yet read; last, the error of a text that could not be parsed.
         self._texts: deque[Any] | None = None
 
+    @classmethod
+    def opened(cls, side: Side, encoding: Encoding = Encoding.BINARY) -> Connection:
+        """Return a connection as it is after the log-in."""
+        connection = cls(side, encoding)
+        connection.local_state = connection.peer_state = _OPEN
+        return connection
+
     # ---- receiving
 
     def receive_data(self, data: bytes) -> None:
@@ -173,6 +180,18 @@ class Connection:
     def mid_frame(self) -> bool:
         """Whether the buffer ends inside a frame: the peer may not end a WebSocket message here."""
         return self._position != len(self._buffer)
+
+    @property
+    def is_between_frames(self) -> bool:
+        """Whether the link is open and nothing of a frame waits: `opened` makes one in the same state."""
+        return (
+            self.local_state is _OPEN
+            and self.peer_state is _OPEN
+            and not self._position
+            and not self._buffer
+            and not self._texts
+            and self._failure is None
+        )
 
     @property
     def buffered_bytes(self) -> int:

@@ -5,8 +5,8 @@ objects of real rooms, written by the broker's own fan-out: every viewer costs o
 own queue and limits. Only the socket is shared, by as few viewers as the descriptors allow; the report says how many.
 
 A shared socket must not mix the bytes of two viewers: when it has accepted a part of one viewer's frame, it refuses the
-others (``BlockingIOError``, as a full socket does) until that frame is complete. Otherwise a member's ``send`` is the
-socket's own bound method, so the hot loop is the same as with a socket for each.
+others (``BlockingIOError``, as a full socket does) until that frame is complete. Otherwise a member's socket is the
+real one, so the hot loop is the same as with a socket for each.
 
 The receiving process (`viewers`, with ``shared``) counts and times every copy. These viewers have no sessions,
 heartbeats or handshakes; those are measured with real links.
@@ -41,9 +41,14 @@ __all__ = ["SharedLink", "SharedSocket", "SharedViewers"]
 _FOREVER_S = 86_400.0
 
 
-def _refuse(data: bytes | memoryview) -> int:
-    """The ``send`` of a viewer while the frame of another is partly written."""
-    raise BlockingIOError
+class _FullSocket:
+    """The socket of a viewer while the frame of another is partly written."""
+
+    def send(self, data: bytes | memoryview) -> int:
+        raise BlockingIOError
+
+
+_FULL = cast(socket.socket, _FullSocket())
 
 
 class SharedSocket(Transport):
@@ -98,10 +103,10 @@ class SharedSocket(Transport):
     def block_others(self, partial: SharedLink) -> None:
         """Refuse the sends of all other links until ``partial`` has written its frame."""
         self.partial = partial
-        partial.send = self.sock.send
+        partial.sock = self.sock
         for link in self.links:
             if link is not partial:
-                link.send = _refuse
+                link.sock = _FULL
                 if link.owner is not None:
                     link.owner.on_backlog()  # the fan-out must not call the socket's own send
 
@@ -109,7 +114,7 @@ class SharedSocket(Transport):
         """Let every link write again: no frame is partly written."""
         self.partial = None
         for link in self.links:
-            link.send = self.sock.send
+            link.sock = self.sock
 
     def abort_all(self) -> None:
         """Abort all links: one of them closed within a frame, so the socket is unusable."""

@@ -30,12 +30,12 @@ def tokens(count: int, first: int = 0) -> list[str]:
 
 async def memory_tcp(smoke: bool) -> list[Result]:
     """Measure idle viewers on native links."""
-    return [await _memory("memory-tcp", False, 1536, smoke)]
+    return [await _memory("memory-tcp", False, 1331, smoke)]
 
 
 async def memory_ws(smoke: bool) -> list[Result]:
     """Measure idle viewers on WebSockets."""
-    return [await _memory("memory-ws", True, 4096, smoke)]
+    return [await _memory("memory-ws", True, 1434, smoke)]
 
 
 async def _memory(name: str, websocket: bool, goal: float, smoke: bool) -> Result:

@@ -16,9 +16,10 @@ from bench.micro.result import Result, median
 from broker.net.transport import Framing
 from broker.operations.caller import Caller
 from broker.rooms.encoding import variant_of
-from broker.rooms.members import Member, RoomRef
+from broker.rooms.members import RoomRef
 from broker.rooms.room import Room
 from broker.server import Broker
+from broker.sessions.room_member import RoomMember
 from protocol.codes import Codec, LeaveReason, Role, Tier
 from protocol.messages import AckResult, FirstResult, Message
 from protocol.operations import BY_NAME, Scope
@@ -37,6 +38,11 @@ class _Transport:
     queue = None
     state = 0
 
+    @property
+    def sock(self) -> _Transport:
+        """The socket is this itself."""
+        return self
+
     def send(self, data: bytes) -> int:
         return len(data)
 
@@ -51,8 +57,9 @@ class _Viewer:
 
     def __init__(self, room: Room, user: str) -> None:
         self.transport: Any = _Transport()
-        self.member = Member(self, user, user, Role.VIEWER, frozenset(), _VARIANT)
-        self.memberships: tuple[tuple[Room, Member], ...] = ((room, self.member),)
+        self.member = RoomMember(self, user, user, Role.VIEWER, frozenset(), _VARIANT)
+        self.member.room = room
+        self.memberships: tuple[RoomMember, ...] = (self.member,)
 
     def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
         """These viewers post nothing."""

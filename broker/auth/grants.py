@@ -23,7 +23,7 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from broker.core.tenants.names import plain_name, qualify, split_name
 from protocol.activities.audiences import MAX_TAGS, tag_name
@@ -55,8 +55,8 @@ MAX_ALLOW = 32
 DEV_PREFIX = "dev:"
 GUEST_PREFIX = "guest:"
 
-_MAX_SHARED_ROOMS = 1024
-"""Room lists kept for sharing; tokens of one room are mostly alike. When full, the table starts anew."""
+_MAX_SHARED = 1024
+"""Room lists, and lifetimes, kept for sharing: tokens of one room are mostly alike. A full table starts anew."""
 _LATEST_S = 253_402_300_799
 """Last second of the year 9999; a time beyond it is an error of units, such as milliseconds."""
 _ENTRY_KEYS = frozenset({"pattern", "role", "allow"})
@@ -68,6 +68,7 @@ _GUEST_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 _read_token_id = text(0, MAX_TOKEN_ID_CHARS)
 _read_tags = array_of(tag_name, MAX_TAGS)
 _new = tuple.__new__
+V = TypeVar("V")
 
 
 class AuthError(Exception):
@@ -118,14 +119,20 @@ class Grant:
     rooms: tuple[RoomGrant, ...]
     expires_at: int = 0
     tenant: str = ""
-    issued_at: int = 0
-    """Unix seconds; 0 = the token does not say. For revocations alone."""
+    lifetime_s: int | None = None
+    """Seconds from its issue to its end; None = the token does not say. Most of a platform's tokens have the same,
+    and share the number."""
     account_created: int = 0
     """Unix seconds; 0 = the token does not say."""
     jti: str = ""
     """Id of the token, "" = it has none. For revocations alone."""
     tags: tuple[str, ...] = ()
     """Tags of the user, for the audiences of rooms."""
+
+    @property
+    def issued_at(self) -> int:
+        """Unix seconds; 0 = the token does not say. For revocations alone."""
+        return 0 if self.lifetime_s is None else self.expires_at - self.lifetime_s
 
     @property
     def plain_id(self) -> str:
@@ -156,10 +163,11 @@ class Grant:
 class GrantReader:
     """Reads grants from verified claims; equal lists of rooms are shared between grants."""
 
-    __slots__ = ("_rooms",)
+    __slots__ = ("_lifetimes", "_rooms")
 
     def __init__(self) -> None:
         self._rooms: dict[tuple[RoomGrant, ...], tuple[RoomGrant, ...]] = {}
+        self._lifetimes: dict[int, int] = {}
 
     def __len__(self) -> int:
         """Return how many lists of rooms are kept for sharing."""
@@ -181,18 +189,21 @@ class GrantReader:
         tenant = _tenant(claims.get("tenant", ""))
         if is_blank(name):
             name = user_id
-        issued_at = seconds_claim(claims, "iat") if "iat" in claims else 0
+        lifetime_s = expires_at - seconds_claim(claims, "iat") if "iat" in claims else None
         created = seconds_claim(claims, "account_created") if "account_created" in claims else 0
         jti = _token_id(claims["jti"]) if "jti" in claims else ""
-        shared = self._shared(entries)
+        shared = _shared(self._rooms, entries)
+        if lifetime_s is not None:
+            lifetime_s = _shared(self._lifetimes, lifetime_s)
         tags = _tags(claims["tags"]) if "tags" in claims else ()
-        return Grant(qualify(tenant, user_id), name, role, shared, expires_at, tenant, issued_at, created, jti, tags)
+        return Grant(qualify(tenant, user_id), name, role, shared, expires_at, tenant, lifetime_s, created, jti, tags)
 
-    def _shared(self, entries: tuple[RoomGrant, ...]) -> tuple[RoomGrant, ...]:
-        """Return an equal tuple seen before, so that 10,000 viewers of one room hold one list of rooms."""
-        if len(self._rooms) >= _MAX_SHARED_ROOMS:
-            self._rooms.clear()
-        return self._rooms.setdefault(entries, entries)
+
+def _shared(seen: dict[V, V], value: V) -> V:
+    """Return an equal value seen before, so that 10,000 viewers of one room hold one list of rooms."""
+    if len(seen) >= _MAX_SHARED:
+        seen.clear()
+    return seen.setdefault(value, value)
 
 
 def parse_role(text: str) -> Role | None:

@@ -118,7 +118,7 @@ class Authenticator:
         self._keyring = keyring
         self._tenants = tenants
         self._config = config
-        self._cache: dict[bytes, Grant] = {}
+        self._cache: dict[int, Grant] = {}
 
     def use_url_keys(self, keys: tuple[PublicKey, ...]) -> None:
         """Take the keys of ``auth.jwks_url`` in place of those before; tokens verified before are verified again."""
@@ -178,10 +178,7 @@ class Authenticator:
     def knows(self, token: str | None) -> bool:
         """Return whether `verify` needs no check of a signature: a guest, or a token that is in the cache."""
         return token is None or (
-            type(token) is str
-            and (
-                token.startswith(GUEST_PREFIX) or hashlib.sha256(token.encode(errors="replace")).digest() in self._cache
-            )
+            type(token) is str and (token.startswith(GUEST_PREFIX) or _cache_key(token) in self._cache)
         )
 
     def grant_of(self, claims: Mapping[str, Any]) -> Grant:
@@ -277,11 +274,11 @@ class Authenticator:
             self._check_tenant(grant)
             self.from_tickets += 1
             return grant
-        digest = hashlib.sha256(token.encode()).digest()
-        cached = self._cache.get(digest)
+        key = _cache_key(token)
+        cached = self._cache.get(key)
         if cached is not None:
             if self.seconds_left(cached) <= 0:
-                del self._cache[digest]
+                del self._cache[key]
                 raise AuthError("claim exp: the token has expired")
             self.from_cache += 1
             return cached
@@ -301,7 +298,7 @@ class Authenticator:
         if self._config.cache_tokens:
             while len(self._cache) >= self._config.cache_tokens:
                 del self._cache[next(iter(self._cache))]
-            self._cache[digest] = grant
+            self._cache[key] = grant
         return grant
 
     def _check_tenant(self, grant: Grant) -> None:
@@ -326,3 +323,8 @@ class Authenticator:
         for claim in ("nbf", "iat"):
             if claim in claims and seconds_claim(claims, claim) > latest:
                 raise AuthError(f"claim {claim}: the token is not valid yet")
+
+
+def _cache_key(token: str) -> int:
+    """Return what stands for a token in the cache: 128 bits of its digest, in 48 bytes of memory."""
+    return int.from_bytes(hashlib.sha256(token.encode(errors="replace")).digest()[:16], "big")

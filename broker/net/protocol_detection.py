@@ -307,7 +307,7 @@ class ProtocolDetector(Transport):
             status = 408 if code == CloseCode.HANDSHAKE_TIMEOUT and self.refusal is None else 503
             self._detector.answered[status] += 1
             with contextlib.suppress(OSError):
-                self.send(response(refuse(status)))
+                self.sock.send(response(refuse(status)))
         self.abort(reason, code)
 
     # ---- becoming

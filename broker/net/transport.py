@@ -153,7 +153,7 @@ class TransportSettings:
 class Transport:
     """Outbound side and lifetime of one connection; a `broker.net.poller.Pollable`.
 
-    ``send`` is the socket's own bound method: the fan-out calls it directly until `Owner.on_backlog`.
+    The fan-out calls ``sock.send`` itself until `Owner.on_backlog`.
     """
 
     __slots__ = (
@@ -163,7 +163,6 @@ class Transport:
         "heard_at",
         "owner",
         "queue",
-        "send",
         "settings",
         "sock",
         "state",
@@ -175,7 +174,6 @@ class Transport:
     def __init__(self, sock: socket.socket, settings: TransportSettings, address: str) -> None:
         self.sock = sock
         self.fd = sock.fileno()
-        self.send: Callable[[bytes | memoryview], int] = sock.send
         self.settings = settings
         self.address = sys.intern(address)  # viewers behind one address share the text
         self.queue: SendQueue | None = None
@@ -222,7 +220,7 @@ class Transport:
     def _try_send(self, data: bytes) -> int:
         """Return how many bytes the socket took; all of them where the peer has disconnected."""
         try:
-            return self.send(data)
+            return self.sock.send(data)
         except BlockingIOError:
             return 0
         except OSError as error:
@@ -288,7 +286,7 @@ class Transport:
                     chunks = queue.chunks(WRITE_BYTES)
                     data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
                 size = len(data)
-                sent = self.send(data)
+                sent = self.sock.send(data)
                 queue.advance(sent)
                 queue.progress_at = self.poller.now
                 if sent != size:
@@ -330,7 +328,7 @@ class Transport:
         is_written = False
         if self.queue is None:
             try:
-                is_written = not final or self.send(final) == len(final)
+                is_written = not final or self.sock.send(final) == len(final)
                 if is_written:
                     self.shut_down()
             except OSError:

@@ -121,7 +121,7 @@ def _rooms_of(parts: Parts, room: str | None, user: str) -> list[Room]:
     if room is not None:
         return [room_of(parts, room)]
     sessions: tuple[Any, ...] = parts.users.sessions(user)
-    return list(dict.fromkeys(joined for session in sessions for joined, _ in session.memberships))
+    return list(dict.fromkeys(each.room for session in sessions for each in session.memberships))
 
 
 def _enforce(parts: Parts, action: SanctionAction) -> int:
@@ -130,9 +130,10 @@ def _enforce(parts: Parts, action: SanctionAction) -> int:
     now_ms = parts.hub.trusted.continued_ms()
     links = 0
     for session in sessions:
-        joined = [each for each in session.memberships if action.room in ("", each[0].name)]
+        joined = [each for each in session.memberships if action.room in ("", each.room.name)]
         links += bool(joined) or not action.room
-        for room, member in joined:
+        for member in joined:
+            room = member.room
             if action.kind is SanctionKind.MUTE:
                 continue
             ban = parts.hub.sanctions.find(action.kind, room.name, action.user, member.role, now_ms)
@@ -144,7 +145,7 @@ def _enforce(parts: Parts, action: SanctionAction) -> int:
             if ban is not None:
                 session.close(CloseCode.BANNED, ban.reason or "banned", ban.left_ms(now_ms))
     if action.kind is SanctionKind.MUTE and (_is_shown(action.before) or _is_shown(action.after)):
-        for room in {joined for session in sessions for joined, _ in session.memberships}:
+        for room in {each.room for session in sessions for each in session.memberships}:
             if action.room in ("", room.name):
                 room.own_links.show_mute(plain_name(action.user))
     return links

@@ -52,7 +52,7 @@ def masked_address(address: str) -> str:
 
 
 def _rooms_of(session: Any) -> tuple[str, ...]:
-    return tuple(sorted(room.name for room, _ in session.memberships))
+    return tuple(sorted(member.room.name for member in session.memberships))
 
 
 async def _get(parts: Parts, caller: Caller, request: GetUser) -> UserView:

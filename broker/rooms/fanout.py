@@ -11,7 +11,7 @@ checkpoint after each slice; so a thousand rooms that tick together delay the po
 one room is written before the chat of another.
 
 Members that joined after a content was published, backlogged members and empty slots take the slow path
-(`Outbox._write_slow`); for every other member the loop reads a ``send`` and a code, no more than the bare loop does.
+(`Outbox._write_slow`); for every other member the loop reads a socket and a code, no more than the bare loop does.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ class Outbox:
                 self._write_slow(index)
                 continue
             try:
-                sent = members.sends[index](data)
+                sent = members.senders[index].send(data)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
@@ -255,14 +255,14 @@ class Outbox:
         members = self.members
         frames = self._frames or self._join()
         # Copies: a connection aborted here leaves its slot and moves no other.
-        rest = iter(members.sends[begin:end])
-        for send, code in zip(rest, members.codes[begin:end], strict=True):
+        rest = iter(members.senders[begin:end])
+        for sender, code in zip(rest, members.codes[begin:end], strict=True):
             data = frames[code]
             if data is None:
                 self._write_slow(end - 1 - length_hint(rest))
                 continue
             try:
-                sent = send(data)
+                sent = sender.send(data)
             except BlockingIOError:
                 sent = 0
             except OSError as error:

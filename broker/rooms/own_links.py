@@ -40,7 +40,7 @@ class OwnLinks:
     def members(self, user: str) -> list[Member]:
         """Return what the links of a user are in the room."""
         sessions = self._sessions_of(qualify(self._tenant, user))
-        return [member for session in sessions for room, member in session.memberships if room is self._room]
+        return [member for session in sessions for member in session.memberships if member.room is self._room]
 
     def show(self, tick: Tick, number: int, user: str) -> None:
         """Send a tick to a user alone."""

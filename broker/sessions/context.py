@@ -25,6 +25,7 @@ from broker.rooms.hub import Hub
 from broker.rooms.room_history import RoomHistory
 from broker.sessions.call_turns import CallTurns
 from broker.sessions.calls import CallTasks
+from broker.sessions.connections import SharedConnections
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
 from broker.webhooks.questions import Questions
@@ -75,6 +76,8 @@ class SessionContext:
     """Must-deliver messages; None: no ledger."""
     questions: Questions | None = None
     """Questions to the platform; None: there are none."""
+    connections: SharedConnections = field(default_factory=SharedConnections)
+    """States of the protocol that open links share between their frames."""
     call_tasks: CallTasks = field(default_factory=CallTasks)
     """Calls of operations that wait, of all links."""
     call_turns: CallTurns = field(init=False)

@@ -22,9 +22,9 @@ from broker.core.rooms.deletions import without_deleted
 from broker.core.rooms.stream import StoredEvent, kept_bytes
 from broker.core.tenants.names import plain_name
 from broker.core.webhooks.questions import Answer, Start
-from broker.rooms.members import Member
 from broker.rooms.room import Room
 from broker.sessions.context import SessionContext
+from broker.sessions.room_member import RoomMember
 from protocol.activities.moderation import SanctionKind
 from protocol.codes import ErrorCode, Lane, MessageType, Role, Tier
 from protocol.frames import HEADER_BYTES, pack_body
@@ -45,7 +45,7 @@ _KEYS = MessageType.KEYS_CHANGED
 class Joiner(Protocol):
     """What joining needs of a session."""
 
-    memberships: tuple[tuple[Room, Member], ...]
+    memberships: tuple[RoomMember, ...]
     pending_joins: tuple[str, ...]
     """Names of the rooms whose JOIN or RESUME waits for the ledger."""
     free_returns: int
@@ -72,7 +72,7 @@ class Joiner(Protocol):
     def replying(self) -> AbstractContextManager[None]:
         """Collect the replies inside the block into one write; an exception ends this session alone."""
 
-    def new_member(self, room: str, room_grant: RoomGrant, tier: Tier) -> Member:
+    def new_member(self, room: Room, room_grant: RoomGrant, tier: Tier) -> RoomMember:
         """Return a member for this session in the form in which it receives."""
 
 
@@ -222,7 +222,7 @@ class PendingJoin:
             refusal = ErrorCode.TOO_MANY_ROOMS, f"at most {config.rooms_per_connection} rooms a link", 0
         elif busy_s and isinstance(self._request, Join) and room_grant.role < Role.MODERATOR:
             refusal = ErrorCode.OVERLOADED, "the broker takes no more viewers now", math.ceil(busy_s * 1000)
-        elif taken and (any(room.name == name for room, _ in joiner.memberships) or name in joiner.pending_joins):
+        elif taken and (any(each.room.name == name for each in joiner.memberships) or name in joiner.pending_joins):
             refusal = ErrorCode.ALREADY_JOINED, "this link is in that room", 0
         elif not self._has_waited:
             wait_s = self._charge(grant.user_id, room_grant.role)
@@ -313,10 +313,10 @@ class PendingJoin:
             self._joiner.free_returns -= is_free
         return hub.join_limit.wait_s(user_id, role, now, is_free=is_free)
 
-    def _enter(self, room: Room, room_grant: RoomGrant) -> Member:
+    def _enter(self, room: Room, room_grant: RoomGrant) -> RoomMember:
         """Make the session a member: what is published from now on reaches it."""
-        member = self._joiner.new_member(room.name, room_grant, self._request.tier)
-        self._joiner.memberships = (*self._joiner.memberships, (room, member))
+        member = self._joiner.new_member(room, room_grant, self._request.tier)
+        self._joiner.memberships = (*self._joiner.memberships, member)
         request = self._request
         resumes = isinstance(request, Resume) and request.epoch == room.state.epoch
         room.enter(member, self._context.poller.now, resumes)

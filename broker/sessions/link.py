@@ -14,14 +14,12 @@ from broker.auth.grants import Grant, RoomGrant
 from broker.net.transport import Framing, Transport
 from broker.net.websocket import ws_frame
 from broker.rooms.encoding import variant_of
-from broker.rooms.members import Member, RoomRef
+from broker.rooms.members import RoomRef
 from broker.rooms.room import Room
 from broker.sessions.acks import acks_of
-from broker.sessions.calls import LinkCalls
 from broker.sessions.context import SessionContext
-from broker.sessions.posting import RoomSenders
-from broker.sessions.reviews import ReviewedPosts
-from broker.sessions.waiting import WaitingPosts
+from broker.sessions.parts import NO_PARTS, LinkParts
+from broker.sessions.room_member import RoomMember
 from protocol.codes import CloseCode, ErrorCode, Lane, LeaveReason, Tier
 from protocol.compression import best_codec
 from protocol.connection import Connection, Encoding
@@ -39,6 +37,7 @@ MAX_JOINED_BYTES = 16 * 1024
 
 # Looking an Enum member up is a call on Python 3.11, and these stand on the path of every message.
 _TCP, _JSON = Framing.TCP, Framing.WEBSOCKET_JSON
+_BINARY_FRAMINGS = (Framing.TCP, Framing.WEBSOCKET)
 _CONTROL, _LAST_CRITICAL = Lane.CONTROL, Lane.PAID
 _SERVER, _BINARY = Side.SERVER, Encoding.BINARY
 
@@ -48,69 +47,83 @@ class SessionLink:
 
     __slots__ = (
         "_acks",
-        "_connection",
-        "_error_tat",
-        "_firsts",
         "_out",
         "agent",
-        "calls",
+        "connection",
         "context",
         "features",
         "free_returns",
         "grant",
-        "is_app",
-        "is_held",
         "memberships",
-        "missed_chat",
         "opened_at",
-        "pending_joins",
+        "parts",
         "renew_at",
-        "reviews",
-        "senders",
         "transport",
-        "waiting_posts",
     )
 
     def __init__(self, transport: Transport, context: SessionContext) -> None:
         self.transport = transport
         self.context = context
-        self._connection = Connection(_SERVER, Encoding.JSON if transport.framing is _JSON else _BINARY)
+        self.connection: Connection | None = Connection(_SERVER, self._encoding)
+        """The state of the protocol; None on an open link between its frames, where all links have the same."""
         self.features = 0
         """Bits of `Feature` that both sides have; on a JSON link without those of codecs."""
         self.grant: Grant | None = None
         """What the token grants; None before AUTH."""
-        self.memberships: tuple[tuple[Room, Member], ...] = ()
-        self.pending_joins: tuple[str, ...] = ()
-        """Rooms whose JOIN or RESUME waits for the ledger."""
+        self.memberships: tuple[RoomMember, ...] = ()
         self.free_returns = context.config.rooms_per_connection
         """JOINs and RESUMEs that cost nothing if they return to a room."""
         self._acks: dict[int, list[AckResult]] | None = None
         """Answers to POSTs by room, while bytes are being handled."""
         self._out: list[bytes] | None = None
         """Frames for one write at the end of that."""
-        self._error_tat = 0.0
-        self.is_app = False
-        """Whether this is a link of the platform's backend, which has limits of its own."""
-        self.waiting_posts: WaitingPosts | None = None
-        """Posts that the ledger has not answered; None before the first of them."""
-        self.missed_chat = 0
-        """Danmaku that this viewer missed."""
-        self._firsts: dict[int, list[FirstResult]] | None = None
-        """By room: first uses of keys, for the repetitions among the answers that wait; None: there are none."""
-        self.senders: RoomSenders | None = None
-        """Rooms that this link of the app posts to without joining them."""
-        self.reviews: ReviewedPosts | None = None
-        """Posts that wait for the platform's answer; None before the first of them."""
-        self.is_held = False
-        """Whether no byte is handled now: the platform is asked who this is, or a CALL waits for its turn."""
-        self.calls: LinkCalls | None = None
-        """Calls of operations; None before the first."""
+        self.parts = NO_PARTS
+        """What few links use; to be written only by `own_parts`."""
         self.agent = ""
         """What the client calls itself."""
         self.opened_at = context.poller.now
         """When the connection began (monotonic seconds)."""
         self.renew_at = 0.0
         """From when on a PING gets a new ticket (monotonic seconds)."""
+
+    @property
+    def _encoding(self) -> Encoding:
+        return _BINARY if self.transport.framing in _BINARY_FRAMINGS else Encoding.JSON
+
+    def own_parts(self) -> LinkParts:
+        """Return the parts of this link, to be written."""
+        if self.parts is NO_PARTS:
+            self.parts = LinkParts()
+        return self.parts
+
+    @property
+    def is_held(self) -> bool:
+        """Whether no byte is handled now: the platform is asked who this is, or a CALL waits for its turn."""
+        return self.parts.is_held
+
+    @property
+    def pending_joins(self) -> tuple[str, ...]:
+        """Rooms whose JOIN or RESUME waits for the ledger or the platform."""
+        return self.parts.pending_joins
+
+    @pending_joins.setter
+    def pending_joins(self, rooms: tuple[str, ...]) -> None:
+        self.own_parts().pending_joins = rooms
+        self._drop_unused_parts()
+
+    def _drop_unused_parts(self) -> None:
+        """Share the parts again, after what has been in use for a time only."""
+        if self.parts.are_unused:
+            self.parts = NO_PARTS
+
+    def _frame(
+        self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None, packed: bytes | None = None
+    ) -> bytes:
+        """Return a message as the bytes of a frame, and move the state of the protocol."""
+        connection = self.connection
+        if connection is None:
+            connection = self.context.connections.sender(self._encoding)
+        return connection.send(message, room, sequence, lane, packed)
 
     def send(
         self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None, packed: bytes | None = None
@@ -121,7 +134,7 @@ class SessionLink:
         """
         if self.transport.state:
             return
-        data = self._connection.send(message, room, sequence, lane, packed)
+        data = self._frame(message, room, sequence, lane, packed)
         framing = self.transport.framing
         if framing is not _TCP:
             data = ws_frame(data, text=framing is _JSON)
@@ -143,11 +156,12 @@ class SessionLink:
         context.errors[code] += 1
         now = context.poller.now
         limit = context.error_limit
-        self._error_tat = limit.charge(self._error_tat, now)
-        if self.waiting_posts is not None:
-            self.waiting_posts.answered(room, sequence)
+        parts = self.own_parts()
+        parts.error_tat = limit.charge(parts.error_tat, now)
+        if parts.waiting_posts is not None:
+            parts.waiting_posts.answered(room, sequence)
         self.send(ErrorReply(code, message, field, wait_ms), room, sequence)
-        if limit.wait_s(self._error_tat, now):
+        if limit.wait_s(parts.error_tat, now):
             self.close(CloseCode.TOO_MANY_ERRORS, f"more than {self.context.config.errors_per_minute} errors a minute")
 
     def refuse(self, code: ErrorCode, message: str, sequence: int, field: str = "", wait_ms: int = 0) -> None:
@@ -159,8 +173,10 @@ class SessionLink:
         if self.transport.state:
             return
         self._flush()
+        if self.connection is None:
+            self.connection = self.context.connections.take(self._encoding)
         try:
-            final_bytes = self._framed(self._connection.send(GoAway(code, reason, retry_after_ms, jitter_ms)))
+            final_bytes = self._framed(self.connection.send(GoAway(code, reason, retry_after_ms, jitter_ms)))
         except LocalProtocolError:
             final_bytes = b""
         self.transport.close(code, reason, final_bytes)
@@ -168,8 +184,8 @@ class SessionLink:
     def replace(self) -> None:
         """End the link in favour of a newer one of its user: LEFT for each room, and GOAWAY, both with REPLACED."""
         why = "a newer link of this user replaced this one"
-        for room, _ in self.memberships:
-            self.send(Left(LeaveReason.REPLACED, why), room.number)
+        for member in self.memberships:
+            self.send(Left(LeaveReason.REPLACED, why), member.room.number)
         self.close(CloseCode.REPLACED, why)
 
     @property
@@ -188,7 +204,7 @@ class SessionLink:
         if left_s <= 0:
             self.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
             return
-        heard_at = now if self.is_held else self.transport.heard_at
+        heard_at = now if self.parts.is_held else self.transport.heard_at
         silent_until = heard_at + config.heartbeat_cut_s
         if silent_until <= now:
             self.close(CloseCode.HEARTBEAT_MISSED, f"silent for {config.heartbeat_cut_s:g} s")
@@ -204,11 +220,12 @@ class SessionLink:
     def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
         """Send outcomes of POSTs: with the read or the ledger results that are being handled, or now."""
         if firsts:
-            found = self._firsts = self._firsts or {}
+            found = self.own_parts().firsts = self.parts.firsts or {}
             found.setdefault(room, []).extend(firsts)
-        if self.reviews is not None:
-            results = self.reviews.with_masks(room, results)
-        waits = self.waiting_posts
+        parts = self.parts
+        if parts.reviews is not None:
+            results = parts.reviews.with_masks(room, results)
+        waits = parts.waiting_posts
         if waits is not None and waits.count:
             for result in results:
                 waits.answered(room, result[0])
@@ -229,8 +246,8 @@ class SessionLink:
         if not reason and not retry_after_ms:
             self.reply_acks(room, [result])
             return
-        if self.waiting_posts is not None:
-            self.waiting_posts.answered(room, result.sequence)
+        if self.parts.waiting_posts is not None:
+            self.parts.waiting_posts.answered(room, result.sequence)
         self.send(Ack((result,), (), (AckReason(result.sequence, reason, retry_after_ms),)), room)
 
     def hold(self, until: float) -> None:
@@ -238,12 +255,13 @@ class SessionLink:
 
         It is read again after ``until`` (monotonic seconds) in any case.
         """
-        self.is_held = True
+        self.own_parts().is_held = True
         self.context.poller.pause_reading(self.transport, until)
 
     def go_on(self) -> None:
         """Handle what the connection has sent while it was held. It was not read meanwhile, so it was not silent."""
-        self.is_held = False
+        self.own_parts().is_held = False
+        self._drop_unused_parts()
         self.transport.heard_at = self.context.poller.now
         self.context.poller.resume_reading(self.transport)
         self.handle()
@@ -254,7 +272,8 @@ class SessionLink:
 
     def send_acks(self, room: int, results: list[AckResult]) -> None:
         """Write outcomes of POSTs."""
-        for ack in acks_of(results, self._firsts.pop(room, ()) if self._firsts else ()):
+        firsts = self.parts.firsts
+        for ack in acks_of(results, firsts.pop(room, ()) if firsts else ()):
             self.send(ack, room)
 
     def _flush_answers(self) -> None:
@@ -293,15 +312,17 @@ class SessionLink:
 
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         """Send LEFT: the room has removed this session."""
-        self.memberships = tuple(each for each in self.memberships if each[0] is not room)
-        if self.reviews is not None:
-            self.reviews.forget(room.number)
-        if self.waiting_posts is not None:
-            self.waiting_posts.forget(room.number)
+        self.memberships = tuple(each for each in self.memberships if each.room is not room)
+        parts = self.parts
+        if parts.reviews is not None:
+            parts.reviews.forget(room.number)
+        if parts.waiting_posts is not None:
+            parts.waiting_posts.forget(room.number)
         self.send(Left(reason, message), room.number)
 
-    def leave(self, room: Room, member: Member, now: float) -> None:
+    def leave(self, member: RoomMember, now: float) -> None:
         """Leave a room."""
+        room = member.room
         if self.grant is not None:
             self.context.hub.join_limit.left(self.grant.user_id, room.name, now)
         self.guard(room, room.leave, member, now)
@@ -331,11 +352,11 @@ class SessionLink:
 
     def joined_name(self, number: int) -> str | None:
         """Return the name of a joined room by its number; None = the link is not in it."""
-        return next((room.name for room, _ in self.memberships if room.number == number), None)
+        return next((each.room.name for each in self.memberships if each.room.number == number), None)
 
     def joined_at_ms(self, room: str) -> int | None:
         """Return when the link has joined a room by name, None = it has not."""
-        return next((member.joined_at_ms for joined, member in self.memberships if joined.name == room), None)
+        return next((each.joined_at_ms for each in self.memberships if each.room.name == room), None)
 
     @property
     def is_open(self) -> bool:
@@ -347,18 +368,20 @@ class SessionLink:
         grant = self.grant
         if grant is None:
             return
-        for room, member in self.memberships:
-            entry = grant.room_grant(room.name)
+        for member in self.memberships:
+            entry = grant.room_grant(member.room.name)
             if entry is not None:
                 member.may_post = self.context.types.permitted(entry.role, entry.allow)
-        if self.senders is not None:
-            self.senders.regrant(grant)
+        if self.parts.senders is not None:
+            self.parts.senders.regrant(grant)
 
-    def new_member(self, room: str, room_grant: RoomGrant, tier: Tier) -> Member:
-        """Return a member of a room (qualified name) for this session, in the form in which its connection receives."""
+    def new_member(self, room: Room, room_grant: RoomGrant, tier: Tier) -> RoomMember:
+        """Return a member of a room for this session, in the form in which its connection receives."""
         grant = self.grant
         assert grant is not None
         may_post = self.context.types.permitted(room_grant.role, room_grant.allow)
         variant = variant_of(self.transport.framing, best_codec(self.features), tier)
-        name = self.context.name_in(room, grant.name)
-        return Member(self, grant.plain_id, name, room_grant.role, may_post, variant, grant.tags)
+        name = self.context.name_in(room.name, grant.name)
+        member = RoomMember(self, grant.plain_id, name, room_grant.role, may_post, variant, grant.tags)
+        member.room = room
+        return member

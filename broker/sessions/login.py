@@ -90,7 +90,8 @@ def _admit(link: SessionLink, grant: Grant) -> None:
         silent.replace()
     if grant.tenant and not _connect(link, grant):
         return
-    link.is_app = is_app
+    if is_app:
+        link.own_parts().is_app = True
     link.grant = grant
     link.transport.authenticated = True
     limits.authenticated(address)

@@ -54,7 +54,8 @@ def _screen(link: SessionLink) -> bool:
     screened = context.with_screened_name(grant)
     link.grant = screened
     is_changed = screened is not grant
-    for room, member in link.memberships:
+    for member in link.memberships:
+        room = member.room
         name = context.name_in(room.name, screened.name if is_changed else member.name)
         if name != member.name:
             is_changed = True

@@ -49,8 +49,8 @@ class Poster(Protocol):
     def error(self, code: ErrorCode, message: str, room: int, sequence: int, field: str = "") -> None:
         """Answer a failed request."""
 
-    def new_member(self, room: str, room_grant: RoomGrant, tier: Tier) -> Member:
-        """Return a member of a room (qualified name) for this session in the form in which it receives."""
+    def new_member(self, room: Room, room_grant: RoomGrant, tier: Tier) -> Member:
+        """Return a member of a room for this session in the form in which it receives."""
 
 
 class RoomSender:
@@ -170,7 +170,7 @@ class RoomSenders:
             result = (Outcome.REJECTED, opened) if opened in _FINAL else (Outcome.LIMITED, RETRY_MS)
             poster.reply_acks(0, [AckResult(sequence, *result)])
             return None
-        sender = RoomSender(poster, opened, poster.new_member(name, room_grant, Tier.FULL))
+        sender = RoomSender(poster, opened, poster.new_member(opened, room_grant, Tier.FULL))
         opened.senders[sender.member] = None
         return sender
 

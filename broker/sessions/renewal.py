@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 from broker.auth.grants import AuthError, Grant, KeysPending
+from broker.rooms.members import Member
 from broker.sessions.link import SessionLink
 from protocol.codes import ErrorCode, Feature, LeaveReason
 from protocol.messages import Authenticated, RoomRole
@@ -27,9 +28,9 @@ def renew_token(link: SessionLink, token: str, sequence: int) -> bool:
     renewed = _verified(link, token, sequence)
     if renewed is None:
         return False
-    members = [(room.name, member) for room, member in link.memberships]
-    if link.senders is not None:
-        members += link.senders.members()
+    members: list[tuple[str, Member]] = [(member.room.name, member) for member in link.memberships]
+    if link.parts.senders is not None:
+        members += link.parts.senders.members()
     for name, member in members:
         entry = renewed.room_grant(name)
         may_post = None if entry is None else link.context.types.permitted(entry.role, entry.allow)
@@ -51,18 +52,19 @@ def change_token(link: SessionLink, token: str | None, sequence: int) -> None:
     context, now = link.context, link.context.poller.now
     _use(link, grant)
     roles = []
-    for room, member in link.memberships:
+    for member in link.memberships:
+        room = member.room
         entry = grant.room_grant(room.name)
         if entry is None:
-            link.leave(room, member, now)
+            link.leave(member, now)
             link.on_left(room, LeaveReason.NOT_GRANTED, "the new token does not grant this room")
             continue
         may_post = context.types.permitted(entry.role, entry.allow)
         name = context.name_in(room.name, grant.name)
         link.guard(room, room.change_rights, member, name, entry.role, may_post, grant.tags, now)
         roles.append(RoomRole(room.number, entry.role))
-    if link.senders is not None:
-        link.senders.regrant(grant)
+    if link.parts.senders is not None:
+        link.parts.senders.regrant(grant)
     ticket, ticket_ms = context.auth.ticket(grant) if link.features & _TICKET else ("", 0)
     expires_at_ms = int(grant.expires_at * 1000)
     answer = Authenticated(grant.plain_id, grant.name, expires_at_ms, ticket, ticket_ms, tuple(roles))
@@ -89,7 +91,7 @@ def _verified(link: SessionLink, token: str, sequence: int) -> Grant | None:
         limits.login_failed(address, now)
         _refuse(link, str(error), sequence)
         return None
-    if found.user_id != grant.user_id or found.is_app is not link.is_app:
+    if found.user_id != grant.user_id or found.is_app is not link.parts.is_app:
         _refuse(link, "the token is not of the same user and kind", sequence)
         return None
     return context.with_screened_name(found)

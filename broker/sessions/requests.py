@@ -52,17 +52,20 @@ def on_post(link: SessionLink, frame: Frame) -> None:
     _, _, number, sequence, post = frame
     context = link.context
     if post.type in context.durable_types:  # type: ignore[union-attr]
-        if link.waiting_posts is None:
-            link.waiting_posts = WaitingPosts()
-        if not link.waiting_posts.add(number, sequence, len(pack_body((post.payload,)))):  # type: ignore[union-attr]
+        waits = link.parts.waiting_posts
+        if waits is None:
+            waits = link.own_parts().waiting_posts = WaitingPosts()
+        if not waits.add(number, sequence, len(pack_body((post.payload,)))):  # type: ignore[union-attr]
             link.send_acks(number, [AckResult(sequence, Outcome.LIMITED, WAITING_RETRY_MS)])
             return
-    for room, member in link.memberships:
+    for member in link.memberships:
+        room = member.room
         if room.number == number:
             if context.reviewed_types:
-                if link.reviews is None:
-                    link.reviews = ReviewedPosts(link, context)
-                if link.reviews.take(room, member, sequence, post):  # type: ignore[arg-type]
+                reviews = link.parts.reviews
+                if reviews is None:
+                    reviews = link.own_parts().reviews = ReviewedPosts(link, context)
+                if reviews.take(room, member, sequence, post):  # type: ignore[arg-type]
                     return
             try:
                 room.post(member, sequence, post, context.poller.now)  # type: ignore[arg-type]
@@ -70,9 +73,10 @@ def on_post(link: SessionLink, frame: Frame) -> None:
                 context.hub.crash(room)
             return
     if not number and post.room_name is not None:  # type: ignore[union-attr]
-        if link.senders is None:
-            link.senders = RoomSenders(link, context)
-        link.senders.post(sequence, post, link.guard)  # type: ignore[arg-type]
+        senders = link.parts.senders
+        if senders is None:
+            senders = link.own_parts().senders = RoomSenders(link, context)
+        senders.post(sequence, post, link.guard)  # type: ignore[arg-type]
         return
     link.error(ErrorCode.NOT_JOINED, "join the room first", number, sequence, "room")
 
@@ -106,12 +110,13 @@ def _on_join(link: SessionLink, frame: Frame) -> None:
 
 
 def _on_leave(link: SessionLink, frame: Frame) -> None:
-    for room, member in link.memberships:
+    for member in link.memberships:
+        room = member.room
         if room.number == frame.room:
-            link.memberships = tuple(each for each in link.memberships if each[0] is not room)
-            if link.reviews is not None:
-                link.reviews.leave(room.number)
-            link.leave(room, member, link.context.poller.now)
+            link.memberships = tuple(each for each in link.memberships if each is not member)
+            if link.parts.reviews is not None:
+                link.parts.reviews.leave(room.number)
+            link.leave(member, link.context.poller.now)
             link.send(Left(LeaveReason.REQUESTED), frame.room, frame.sequence)
             return
     link.error(ErrorCode.NOT_JOINED, "join the room first", frame.room, frame.sequence, "room")
@@ -126,9 +131,9 @@ def _on_direct_ack(link: SessionLink, frame: Frame) -> None:
 
 
 def _on_call(link: SessionLink, frame: Frame) -> None:
-    calls = link.calls
+    calls = link.parts.calls
     if calls is None:
-        calls = link.calls = LinkCalls(link, link.context.operations, link.context.call_tasks)
+        calls = link.own_parts().calls = LinkCalls(link, link.context.operations, link.context.call_tasks)
     if link.context.call_turns.admits(link):
         calls.take(frame.room, frame.sequence, frame.message)  # type: ignore[arg-type]
     else:
@@ -138,7 +143,7 @@ def _on_call(link: SessionLink, frame: Frame) -> None:
 def _on_ping(link: SessionLink, frame: Frame) -> None:
     ping = frame.message
     assert isinstance(ping, Ping)
-    rooms = tuple(room.state.counters.pulse(room.number) for room, _ in link.memberships)
+    rooms = tuple(each.room.state.counters.pulse(each.room.number) for each in link.memberships)
     ticket, expires_at_ms = "", 0
     now = link.context.poller.now
     if ping.token is not None and link.grant is not None:
@@ -150,7 +155,7 @@ def _on_ping(link: SessionLink, frame: Frame) -> None:
     elif ping.renew and link.grant is not None and link.features & _TICKET and now >= link.renew_at:
         ticket, _ = link.context.auth.ticket(link.grant)
         link.renew_at = now + link.context.renew_every_s
-    pong = Pong(ping.client_ms, link.context.unix_ms(), rooms, link.missed_chat, ticket, expires_at_ms)
+    pong = Pong(ping.client_ms, link.context.unix_ms(), rooms, link.parts.missed_chat, ticket, expires_at_ms)
     link.send(pong, 0, frame.sequence)
 
 

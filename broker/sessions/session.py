@@ -15,7 +15,7 @@ from broker.sessions.context import SessionContext
 from broker.sessions.link import SessionLink
 from broker.sessions.requests import REQUESTS, on_post, on_refused
 from protocol.codes import CloseCode, Lane, MessageType, Opcode
-from protocol.connection import NEED_DATA, Frame, Refused
+from protocol.connection import NEED_DATA, Connection, Frame, Refused
 from protocol.errors import RemoteProtocolError
 from protocol.messages import Direct, Missed
 
@@ -44,32 +44,44 @@ class Session(SessionLink):
 
     def on_data(self, data: bytes) -> None:
         """Take bytes of a binary link."""
-        self._connection.receive_data(data)
+        self._own_connection().receive_data(data)
+        self.handle()
+
+    def on_text(self, text: str) -> None:
+        """Take a message of a JSON link."""
+        self._own_connection().receive_text(text)
         self.handle()
 
     def handle(self) -> None:
         """Handle the bytes that have come."""
-        if not self.is_held:
-            self._drain()
-        if self.transport.framing is _WEBSOCKET and self._connection.mid_frame and not self.is_held:
+        if self.parts.is_held:
+            return
+        self._drain(self._own_connection())
+        connection = self.connection
+        if connection is None or self.parts.is_held:
+            return
+        if self.transport.framing is _WEBSOCKET and connection.mid_frame:
             self.close(CloseCode.BAD_TRANSPORT, "a message holds a whole number of frames")
+        elif self.context.connections.give_back(connection):
+            self.connection = None
 
-    def on_text(self, text: str) -> None:
-        """Take a message of a JSON link."""
-        self._connection.receive_text(text)
-        self.handle()
+    def _own_connection(self) -> Connection:
+        connection = self.connection
+        if connection is None:
+            connection = self.connection = self.context.connections.take(self._encoding)
+        return connection
 
-    def _drain(self) -> None:
+    def _drain(self, connection: Connection) -> None:
         """Handle every event there is; answers to POSTs gather into one ACK per room, all answers into one write."""
         transport = self.transport
-        next_event = self._connection.next_event
+        next_event = connection.next_event
         self._acks = {}
         self._out = []
         frames = posts = 0
         try:
-            if self.calls is not None:
-                self.calls.take_held()
-            while not transport.state:
+            if self.parts.calls is not None:
+                self.parts.calls.take_held()
+            while not transport.state and self.connection is connection:
                 event = next_event()
                 if event is NEED_DATA:
                     break
@@ -80,7 +92,7 @@ class Session(SessionLink):
                         on_post(self, event)
                     else:
                         REQUESTS[event[0]](self, event)
-                        if self.is_held:
+                        if self.parts.is_held:
                             break
                 elif type(event) is Refused:
                     on_refused(self, event)
@@ -99,29 +111,30 @@ class Session(SessionLink):
     def _throttle(self, frames: int) -> None:
         """Leave a flooding link unread until its frames fit the rate again, and one that does not take its answers."""
         context = self.context
-        now, limit = context.poller.now, context.app_frame_limit if self.is_app else context.frame_limit
+        now, limit = context.poller.now, context.app_frame_limit if self.parts.is_app else context.frame_limit
         self._frame_tat = limit.charge(self._frame_tat, now, frames)
         wait_s = limit.wait_s(self._frame_tat, now)
         if self.unread_bytes > MAX_WAITING_ANSWERS:
             wait_s = max(wait_s, BACKLOG_READ_S)
-        if wait_s and not self.is_held and not self.transport.state:
+        if wait_s and not self.parts.is_held and not self.transport.state:
             context.poller.pause_reading(self.transport, now + wait_s)
 
     def on_backlog(self) -> None:
         """Let the rooms publish to the queue from now on: the socket is full."""
-        for room, member in self.memberships:
-            room.members.use_slow_path(member)
+        for member in self.memberships:
+            member.room.members.use_slow_path(member)
 
     def on_drained(self, missed: QueueMissed) -> None:
         """Send this viewer what it missed: the queue has drained."""
         chat, ambient = missed.chat_weight, missed.ambient_frames
         if chat or ambient:
-            self.missed_chat += chat
+            self.own_parts().missed_chat += chat
             self.context.missed_chat += chat
             at_ms = self.context.unix_ms()
             self.send(Direct(0, MessageType.MISSED, at_ms, Missed(chat, ambient)), lane=Lane.COMMERCE)
         if ambient:
-            for room, _ in self.memberships:
+            for member in self.memberships:
+                room = member.room
                 counters, number = room.state.counters.state_for_one(at_ms)
                 self.send(counters, room.number, number, Lane.AMBIENT)
 
@@ -135,15 +148,16 @@ class Session(SessionLink):
         context.sessions.pop(self, None)
         context.closed[code] += 1
         now = context.poller.refresh_clock()  # a sweep may have found the socket broken, between two turns
-        for room, member in self.memberships:
-            self.leave(room, member, now)
+        for member in self.memberships:
+            self.leave(member, now)
         self.memberships = ()
-        if self.senders is not None:
-            self.senders.close()
-        if self.reviews is not None:
-            self.reviews.close()
-        if self.calls is not None:
-            self.calls.close()
+        parts = self.parts
+        if parts.senders is not None:
+            parts.senders.close()
+        if parts.reviews is not None:
+            parts.reviews.close()
+        if parts.calls is not None:
+            parts.calls.close()
         grant, self.grant = self.grant, None
         if grant is not None:
             context.users.remove(grant.user_id, self)

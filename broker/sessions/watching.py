@@ -21,9 +21,7 @@ from broker.sessions.context import SessionContext
 from broker.sessions.joining import PendingJoin
 from broker.sessions.session import Session
 from protocol.codes import CloseCode, ErrorCode, Lane, LeaveReason
-from protocol.connection import Connection, Encoding
-from protocol.messages import Event, GoAway, Join, Joined, Message, Resume, Resumed, Side
-from protocol.state import LinkState
+from protocol.messages import Event, GoAway, Join, Joined, Message, Resume, Resumed
 
 __all__ = ["WatchSession"]
 
@@ -49,8 +47,7 @@ class WatchSession(Session):
     def __init__(self, transport: EventStreamTransport, context: SessionContext) -> None:
         super().__init__(transport, context)
         self._events = transport
-        self._connection = Connection(Side.SERVER, Encoding.JSON)
-        self._connection.local_state = self._connection.peer_state = LinkState.OPEN
+        self.connection = None  # open from the start
 
     def start(self) -> None:
         """Enter the room as a guest."""
@@ -88,7 +85,7 @@ class WatchSession(Session):
         """Write one message as an event; the first one begins the stream."""
         if self.transport.state:
             return
-        data = event(self._connection.send(message, room, sequence, lane), self._id_of(message, room, sequence))
+        data = event(self._frame(message, room, sequence, lane), self._id_of(message, room, sequence))
         if not self._events.is_begun:
             data = self._events.begin() + data
         out = self._out
@@ -107,9 +104,9 @@ class WatchSession(Session):
         if isinstance(message, Joined):
             return ids.of(message.room_name, message.epoch, message.offset)
         if isinstance(message, Event):
-            for each, _ in self.memberships:
-                if each.number == room:
-                    return each.event_id(sequence)
+            for member in self.memberships:
+                if member.room.number == room:
+                    return member.room.event_id(sequence)
         return ""
 
     def refuse(self, code: ErrorCode, message: str, sequence: int, field: str = "", wait_ms: int = 0) -> None:
@@ -135,7 +132,7 @@ class WatchSession(Session):
         final = b""
         if retry_after_ms or jitter_ms:
             final = retry_in(retry_after_ms + secrets.randbelow(jitter_ms + 1))
-        final += event(self._connection.send(GoAway(code, reason, retry_after_ms, jitter_ms)))
+        final += event(self._own_connection().send(GoAway(code, reason, retry_after_ms, jitter_ms)))
         self.transport.close(code, reason, final)
 
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:

@@ -60,7 +60,9 @@ def _grants(draw: st.DrawFn) -> Grant:
     tenant = draw(tenants)
     user = qualify(tenant, draw(users))
     role, created = draw(st.sampled_from(Role)), draw(issued)
-    return Grant(user, draw(users), role, draw(rooms), draw(ends), tenant, draw(issued), created)
+    end, issued_at = draw(ends), draw(issued)
+    lifetime_s = end - issued_at if issued_at else None
+    return Grant(user, draw(users), role, draw(rooms), end, tenant, lifetime_s, created)
 
 
 grants = _grants()

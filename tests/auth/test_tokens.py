@@ -551,7 +551,7 @@ def test_what_is_issued_is_verified_to_the_same_grant(
 ) -> None:
     auth = authenticator()
     grant = auth.verify(auth.issue(user_id, name, role, rooms, ttl_s))
-    assert grant == Grant(user_id, name, role, tuple(rooms), int(NOW) + ttl_s, issued_at=int(NOW))
+    assert grant == Grant(user_id, name, role, tuple(rooms), int(NOW) + ttl_s, lifetime_s=ttl_s)
 
 
 @given(_entries, st.from_regex(r"[a-z0-9_.:@-]{1,12}", fullmatch=True))

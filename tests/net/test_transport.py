@@ -9,6 +9,8 @@ import ssl
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import structlog.testing
@@ -185,7 +187,7 @@ def test_dropping_chat_cuts_no_frame_and_loses_no_event(open_link: Opener) -> No
             parts = (Part(link.message(payload), lane, 1, 1), Part(link.message(more), Lane.CHAT, 1, 1))
             joined = parts[0].data + parts[1].data
             try:
-                sent = link.transport.send(joined)
+                sent = link.transport.sock.send(joined)
             except BlockingIOError:
                 sent = 0
             if sent != len(joined):
@@ -322,7 +324,7 @@ def test_the_budget_is_right_when_a_write_fails_after_another_went_through(open_
             return len(data)
         raise ConnectionResetError("gone")
 
-    link.transport.send = send
+    link.transport.sock = cast(socket.socket, SimpleNamespace(send=send, close=link.transport.sock.close))
     link.transport.on_writable()
     assert link.owner.closed
     assert (link.harness.budget.used_bytes, link.harness.budget.mismatches) == (0, 0)
@@ -382,7 +384,7 @@ def test_a_refused_tls_write_comes_again_with_the_same_bytes(credentials: Creden
         written = 0
         while not link.is_behind():
             try:
-                sent = link.transport.send(joined)
+                sent = link.transport.sock.send(joined)
             except BlockingIOError:
                 sent = 0
             if sent == len(joined):

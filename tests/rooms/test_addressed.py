@@ -28,6 +28,7 @@ class Socket:
         self.takes: int | None = None
         self.queue: list[bytes] | None = None
         self.session: Any = None
+        self.sock = self
 
     def send(self, data: bytes) -> int:
         assert self.queue is None, "written past a queue"

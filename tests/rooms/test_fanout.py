@@ -363,9 +363,9 @@ class Sink:
         self.refuses = False
         self.queue: list[int] | None = None
         self.session: Any = None
-        self.send: Any = self._send
+        self.sock = self
 
-    def _send(self, data: bytes) -> int:
+    def send(self, data: bytes) -> int:
         assert self.queue is None, "written past a queue"
         if self.refuses:
             raise BlockingIOError

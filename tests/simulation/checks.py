@@ -53,7 +53,7 @@ def check_invariants(actors: Actors) -> None:
         if room.state.phase is RoomPhase.ENDED:
             continue  # its members are leaving
         sessions = [cast_to(Session, session) for session in broker.context.sessions]
-        roles = [member.role for session in sessions for each, member in session.memberships if each is room]
+        roles = [each.role for session in sessions for each in session.memberships if each.room is room]
         assert len(roles) == len(room.members), (room.name, roles)
         assert len(roles) - roles.count(Role.APP) == room.state.online, (room.name, roles)
 

@@ -343,7 +343,7 @@ def calls_that_are_answered_twice(patch: Patch) -> None:
 def answers_that_are_dropped_after_leave(patch: Patch) -> None:
     def members_only(reply: Any) -> Any:
         def answer(self: Session, room: int, results: Any) -> None:
-            if room in [each.number for each, _ in self.memberships]:
+            if room in [each.room.number for each in self.memberships]:
                 reply(self, room, results)
 
         return answer

@@ -269,8 +269,8 @@ async def _gone(broker: Broker, link: RawLink, room: int, how: str) -> None:
         await link.stream.aclose()
     elif how == "kick":
         session = broker.users.sessions("ann")[0]
-        found, member = session.memberships[0]  # type: ignore[attr-defined]
-        found.remove(member, LeaveReason.KICKED, "spam", broker.poller.now)
+        member = session.memberships[0]  # type: ignore[attr-defined]
+        member.room.remove(member, LeaveReason.KICKED, "spam", broker.poller.now)
     else:
         found = broker.hub.find("lobby")
         assert found is not None

@@ -1,0 +1,16 @@
+"""Member of a room, as its session knows it."""
+
+from __future__ import annotations
+
+from broker.rooms.members import Member
+from broker.rooms.room import Room
+
+__all__ = ["RoomMember"]
+
+
+class RoomMember(Member):
+    """A member with its room: what a session keeps of each room it is in."""
+
+    __slots__ = ("room",)
+
+    room: Room
