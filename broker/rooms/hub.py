@@ -408,7 +408,7 @@ class Hub:
                 task_status.started()
                 while True:
                     due = (floor(self._clock() / CHECKPOINT_S) + 1) * CHECKPOINT_S
-                    await trio.sleep(due - self._clock())
+                    await trio.sleep(max(0.0, due - self._clock()))  # it may have passed between the two readings
                     await self._take_second(floor(max(due, self._clock())))
                     self.join_limit.sweep(self._clock())
                     self._new_rooms.sweep(self._clock())
