@@ -37,15 +37,19 @@ LINE_S = 2.0
     "--viewers", type=click.IntRange(min=20, max=5000), default=300, show_default=True, help="Clients in the room."
 )
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON line on standard output; no screen.")
+@click.option("--stay", is_flag=True, help="Begin anew after the last phase, until Ctrl-C: time to look at the pages.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the messages and their times.")
-def demo(seconds: float, viewers: int, as_json: bool, seed: int) -> None:
+def demo(seconds: float, viewers: int, as_json: bool, stay: bool, seed: int) -> None:
     """Run a broker with a busy room: quiet, flood, gift storm, a stalled viewer, a reconnect wave, and a shop.
 
     All viewers are real clients on real sockets, over TCP and WebSocket. At the end the broker's accounts are compared
     with the acknowledgements of senders and the messages of viewers; exit status 1 if they differ. Ctrl-C ends early.
+
+    It prints three addresses for a browser: the live room, the host desk and the console. What a person does there
+    is in no account of the demo, so after a visit nothing is compared.
     """
     configure(LogConfig(level="error", format="text"))
-    result = trio.run(run_demo, seconds, viewers, seed, not as_json and _can_draw())
+    result = trio.run(run_demo, seconds, viewers, seed, not as_json and _can_draw(), stay)
     if result is None:
         raise SystemExit(130)
     if as_json:
@@ -64,11 +68,11 @@ def _can_draw() -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-async def run_demo(seconds: float, viewers: int, seed: int, on_screen: bool) -> DemoResult | None:
+async def run_demo(seconds: float, viewers: int, seed: int, on_screen: bool, stays: bool = False) -> DemoResult | None:
     """Return the result, or None if a second signal interrupted the counting."""
     from broker.demo.runner import Runner
 
-    runner = Runner(seconds, viewers, seed)
+    runner = Runner(seconds, viewers, seed, stays=stays)
     result: DemoResult | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_on_signal, runner, nursery)
@@ -95,7 +99,15 @@ async def _take_snapshots(runner: Runner, every_s: float, use: Callable[[Snapsho
         await trio.sleep(every_s)
 
 
+async def _print_pages(runner: Runner) -> None:
+    """Print the addresses for a browser as soon as there are any."""
+    await runner.serves.wait()
+    for name, address in zip(("live room", "host desk", "console"), runner.pages, strict=True):
+        click.echo(f"{name}: {address}", err=True)
+
+
 async def _draw(runner: Runner) -> None:
+    await _print_pages(runner)
     from rich.console import Console
     from rich.live import Live
 
@@ -121,6 +133,7 @@ async def _print_progress(runner: Runner) -> None:
         "at each phase, the comparison of all counts at the end; Ctrl-C ends early",
         err=True,
     )
+    await _print_pages(runner)
     runner.on_status = lambda: print_line(runner.snapshot())
     await _take_snapshots(runner, LINE_S, print_line)
 
@@ -155,6 +168,9 @@ def _summarize(result: DemoResult) -> None:
     for name, sums in result.commerce.items():
         said = ", ".join(f"{what.replace('_', ' ')} {count:,}" for what, count in sums.items())
         console.print(f"{name}: {said}", soft_wrap=True)
+    if result.visited:
+        console.print("somebody has come by a page: what a person did there is in no account, so nothing is compared")
+        return
     if result.reconciled:
         text = "reconciled: money, stock, codes, votes and entries agree in the ledger, the broker and the clients"
         console.print(Text(text, style="bold green"))

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import trio
 
 from broker.config.schema import Config, LedgerConfig, LinkConfig, ListenConfig, RoomConfig
+from broker.config.sections import ApiConfig
 from broker.demo.accounting import Accounting, Latency, ReferenceViewer, differences
 from broker.demo.commerce import Commerce
 from broker.demo.load import LoadProcesses
@@ -86,6 +87,8 @@ class DemoResult(NamedTuple):
     load: Report
     stalled: StalledState
     peak_stage: int
+    visited: bool = False
+    """Somebody has come by a page: nothing was compared."""
 
     @property
     def balanced(self) -> bool:
@@ -106,6 +109,7 @@ class DemoResult(NamedTuple):
         return {
             "event": "demo",
             "balanced": self.balanced,
+            "visited": self.visited,
             "differences": [*self.differences, *self.commerce_differences],
             "reconciled": self.reconciled,
             "commerce": self.commerce,
@@ -135,8 +139,10 @@ class DemoResult(NamedTuple):
 class Runner:
     """One demo of ``seconds`` with ``viewers`` clients; `snapshot` returns its state at any time."""
 
-    def __init__(self, seconds: float, viewers: int, seed: int) -> None:
+    def __init__(self, seconds: float, viewers: int, seed: int, *, stays: bool = False) -> None:
+        """``stays``: the phases begin anew after the last one, until `end_early` is set."""
         self.seconds = seconds
+        self.stays = stays
         self.viewers = viewers
         self.phases = plan(seconds)
         self.phase: ScheduledPhase | None = None
@@ -154,6 +160,10 @@ class Runner:
         """Called whenever `status` has changed, so that even the shortest phase is reported."""
         self.end_early = trio.Event()
         """Set it to end the phases early; the comparison follows all the same."""
+        self.serves = trio.Event()
+        """Set when the broker serves: `pages` are known."""
+        self._phases_at = 0.0
+        """When the first phase began the last time."""
         self._rng = Random(seed)
         self._seed = seed
         self._texts = Texts(self._rng)
@@ -177,6 +187,21 @@ class Runner:
     def elapsed_s(self) -> float:
         """Seconds since the first phase began."""
         return 0.0 if self.started_at is None else trio.current_time() - self.started_at
+
+    @property
+    def pages(self) -> tuple[str, ...]:
+        """Addresses for a browser: live room, host desk and console."""
+        broker = self.broker
+        if broker is None or not broker.api_urls:
+            return ()
+        viewers = f"http://127.0.0.1:{self.port}"
+        return f"{viewers}/room/{ROOM}", f"{viewers}/host/{ROOM}", f"{broker.api_urls[0]}/console"
+
+    @property
+    def is_visited(self) -> bool:
+        """Whether somebody has come by a page: of what a person does the runner has no account to compare."""
+        broker = self.broker
+        return broker is not None and (broker.context.auth.verified > 0 or broker.api_counters.requests > 0)
 
     @property
     def stalled(self) -> StalledState:
@@ -219,7 +244,7 @@ class Runner:
             gift_messages=accounting.gift_messages, cut=report.cut, back=report.back,
             recovered=report.recovered, stalled=self.stalled, accounts=broker.hub.accounts(),
             senders={group: _counts_of(accounting, group) for group in (QUIET, FLOODERS, PLATFORM, HOST)},
-            screen=tuple(self.screen),
+            screen=tuple(self.screen), pages=self.pages,
         )  # fmt: skip
 
     # ---- the run
@@ -234,6 +259,7 @@ class Runner:
         async with trio.open_nursery() as background:
             await background.start(broker.run)
             self.port = broker.addresses[0][1]
+            self.serves.set()
             async with trio.open_nursery() as clients:
                 clients.start_soon(self._sample)
                 await self._connect_all(clients)
@@ -303,14 +329,21 @@ class Runner:
                     phases.cancel()
 
                 nursery.start_soon(end_early)
-                for phase in self.phases:
-                    self.phase = phase
-                    self._set_status(phase.phase.title)
-                    await self._load.send(do="rates", at_s=self.elapsed_s, rates=phase.phase.rates)
-                    clients.start_soon(self._begin_phase, phase.phase.name, clients)
-                    await self._give_gifts(phase, clients)
+                while True:
+                    self._phases_at = trio.current_time()
+                    for phase in self.phases:
+                        await self._run_phase(phase, clients)
+                    if not self.stays:
+                        break
                 nursery.cancel_scope.cancel()
         self.phase = None
+
+    async def _run_phase(self, phase: ScheduledPhase, clients: trio.Nursery) -> None:
+        self.phase = phase
+        self._set_status(phase.phase.title)
+        await self._load.send(do="rates", at_s=self.elapsed_s, rates=phase.phase.rates)
+        clients.start_soon(self._begin_phase, phase.phase.name, clients)
+        await self._give_gifts(phase, clients)
 
     def _set_status(self, status: str) -> None:
         self.status = status
@@ -345,9 +378,8 @@ class Runner:
 
     async def _give_gifts(self, phase: ScheduledPhase, clients: trio.Nursery) -> None:
         """Post the orders of the phase until it ends."""
-        assert self.started_at is not None
         rate = phase.phase.rates.gifts
-        begins_at, ends_at = trio.current_time(), self.started_at + phase.ends_s
+        begins_at, ends_at = trio.current_time(), self._phases_at + phase.ends_s
         given = 0
         while trio.current_time() < ends_at:
             due = int((trio.current_time() - begins_at) * rate)
@@ -413,7 +445,7 @@ class Runner:
             while not self._is_all_answered():
                 await self._load.reported.park()
         self._set_status("counting")
-        with trio.move_on_after(COMPARE_S):
+        with trio.move_on_after(0.0 if self.is_visited else COMPARE_S):
             while self._differences():
                 for room in broker.hub:
                     room.flush()
@@ -421,11 +453,13 @@ class Runner:
         with trio.move_on_after(RETURN_S):
             while not self._is_complete():
                 await self._load.reported.park()
+        visited = self.is_visited
         return DemoResult(
-            self._differences(), commerce.differences, commerce.sums, self._accounts(), seconds, self.viewers,
+            [] if visited else self._differences(), [] if visited else commerce.differences, commerce.sums,
+            self._accounts(), seconds, self.viewers,
             self.total_likes(),
             self.total_accounting(), self._load.report().received, self._latency, self._load.report(),
-            self.stalled, self.peak_stage,
+            self.stalled, self.peak_stage, visited,
         )  # fmt: skip
 
     def _is_all_answered(self) -> bool:
@@ -489,6 +523,7 @@ def _config(seconds: float, viewers: int, directory: str) -> Config:
         # A short demo cannot wait ten seconds for the stalled viewer, nor until 16 KiB are queued.
         link=LinkConfig(write_timeout_s=max(1.0, min(10.0, seconds / 4)), notsent_lowat_bytes=2048),
         ledger=LedgerConfig(data_dir=directory),
+        api=ApiConfig(listen="127.0.0.1:0"),
         room=RoomConfig(tick_ms=200 if is_crowded else None),
     )
 

@@ -90,26 +90,40 @@ class Snapshot(NamedTuple):
     """Messages by group of senders and outcome, without likes."""
     screen: tuple[Danmaku | StreamEvent, ...] = ()
     """The latest last."""
+    pages: tuple[str, ...] = ()
+    """Addresses for a browser."""
 
 
 def draw(snapshot: Snapshot, width: int = MAX_WIDTH, height: int = HEADER_LINES + BOXED_LINES) -> RenderableType:
     """Return the whole screen, at most `MAX_WIDTH` columns and ``height`` lines (from 23 on)."""
     width = min(width, MAX_WIDTH)
     left = min(SCREEN_WIDTH, max(width // 4, width - RIGHT_WIDTH))
-    is_boxed = height >= HEADER_LINES + BOXED_LINES
+    addresses = _pages(snapshot, width)
+    head = HEADER_LINES + len(addresses)
+    is_boxed = height >= head + BOXED_LINES
     tables = Group(
         _part("messages by lane", lanes_table(snapshot.accounts), is_boxed),
         _part("messages by sender", senders_table(snapshot), is_boxed),
         _part("the broker", _broker_table(snapshot), is_boxed),
     )
-    lines = max(6, min(height - HEADER_LINES, BOXED_LINES if is_boxed else BODY_LINES))
+    lines = max(6, min(height - head, BOXED_LINES if is_boxed else BODY_LINES))
     rows = lines - (2 if is_boxed else 1)
     seen = Group(*_screen(snapshot.screen, rows, left - (4 if is_boxed else 1)))
     body = Table.grid()
     body.add_column(width=left)
     body.add_column(width=width - left)
     body.add_row(_part("viewer's screen", seen, is_boxed, lines if is_boxed else None), tables)
-    return Group(_header(snapshot, width), body)
+    return Group(_header(snapshot, width), *addresses, body)
+
+
+def _pages(snapshot: Snapshot, width: int) -> list[Text]:
+    """Return the line of addresses for a browser."""
+    if not snapshot.pages:
+        return []
+    room, host, console = snapshot.pages
+    line = Text(f"{room}  {host[host.index('/host/') :]}  {console}", style="cyan", no_wrap=True)
+    line.truncate(width, overflow="ellipsis")
+    return [line]
 
 
 def _part(title: str, content: RenderableType, is_boxed: bool, height: int | None = None) -> RenderableType:

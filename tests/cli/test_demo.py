@@ -114,7 +114,7 @@ def test_the_summary_says_that_one_message_carries_several_gifts_and_likes(monke
 def test_a_terminal_without_a_cursor_gets_progress_lines(monkeypatch: pytest.MonkeyPatch, terminal: str) -> None:
     chosen: list[bool] = []
 
-    async def run_demo(seconds: float, viewers: int, seed: int, on_screen: bool) -> DemoResult:
+    async def run_demo(seconds: float, viewers: int, seed: int, on_screen: bool, stays: bool) -> DemoResult:
         chosen.append(on_screen)
         return result_of([])
 

@@ -74,6 +74,14 @@ def test_it_fits_80_columns_and_24_lines_with_every_row_in_view() -> None:
     assert "33 frames queued" in drawn[-1]
 
 
+def test_the_addresses_of_the_pages_take_one_line_and_no_row_of_the_tables() -> None:
+    pages = tuple(f"http://127.0.0.1:{where}" for where in ("40000/room/lobby", "40000/host/lobby", "40001/console"))
+    drawn = lines(SNAPSHOT._replace(pages=pages), 80, 24)
+    assert len(drawn) <= 24
+    assert drawn[2].split() == [pages[0], "/host/lobby", pages[2]]
+    assert "33 frames queued" in drawn[-1]
+
+
 def test_the_screen_of_a_demo_that_has_just_started() -> None:
     empty = SNAPSHOT._replace(
         phase_number=0, elapsed_s=0.0, p50_ms=None, p99_ms=None, cut=0, senders={}, screen=(), stalled=StalledState(),
