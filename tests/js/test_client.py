@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -63,6 +64,52 @@ def test_the_package_holds_what_it_needs(tmp_path: Path) -> None:
     run = subprocess.run([npm, "pack", "--dry-run", "--json"], cwd=CLIENT, capture_output=True, text=True, check=True)
     files = {each["path"] for each in json.loads(run.stdout)[0]["files"]}
     assert files == {path.name for path in CLIENT.iterdir()}
+
+
+def _npm(package: str) -> Path:
+    """Return the folder of a package of npm in NODE_PATH, or skip: npm's packages are oracles here and nothing else."""
+    for folder in os.environ.get("NODE_PATH", "").split(os.pathsep):
+        if folder and (Path(folder) / package).is_dir():
+            return Path(folder) / package
+    pytest.skip(f"{package} is not in NODE_PATH")
+
+
+def test_msgpack_is_that_of_npm() -> None:
+    oracle = _npm("@msgpack/msgpack") / "dist.esm" / "index.mjs"
+    run = subprocess.run(
+        [needs("node"), str(ROOT / "tests" / "js" / "oracle.mjs"), oracle.as_uri()], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "20,000 values are the same" in run.stdout
+
+
+def test_the_types_are_what_typescript_takes() -> None:
+    compiler = _npm("typescript") / "bin" / "tsc"
+    options = ["--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "--lib", "es2023,dom"]
+    run = subprocess.run(
+        [needs("node"), str(compiler), *options, str(ROOT / "tests" / "js" / "types.mts")],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout
+
+
+async def test_the_program_of_the_guide_does_what_it_says(tmp_path: Path) -> None:
+    guide = (ROOT / "broker" / "guides" / "javascript.md").read_text(encoding="utf-8")
+    program = next(part for part in guide.split("```js\n") if part.startswith("// bot.mjs")).partition("```")[0]
+    async with serving() as broker:
+        program = program.replace("127.0.0.1:7400", f"127.0.0.1:{broker.port}")
+        (tmp_path / "bot.mjs").write_text(program.replace("./protocol/clients/js", CLIENT.as_uri()), encoding="utf-8")
+        with trio.fail_after(60):
+            run = await trio.run_process(
+                [needs("node"), str(tmp_path / "bot.mjs")], capture_stdout=True, capture_stderr=True, check=False
+            )
+    assert run.returncode == 0, run.stderr.decode()
+    lines = run.stdout.decode().splitlines()
+    # An answer may come before the event or after it.
+    assert sorted(line.strip() for line in lines if not line.startswith("waiting")) == sorted([
+        "handshaking", "open", "accepted", '1 announcement {"text":"今天八折"}', "accepted 1",
+        "bad_field limit", "closed closed by the application",
+    ])  # fmt: skip
 
 
 @pytest.mark.slow
