@@ -286,13 +286,17 @@ class Outbox:
 
     def _parts_for(self, member: Member) -> tuple[Part, ...]:
         """Return the parts in flight for this member."""
-        since, variant = member.since, member.variant
-        prepared = [sweep.prepared for sweep in self._in_flight if sweep.number > since]
-        if self._addressed:
-            tags = self.members.tags_of(member)
-            prepared = [each.seen_by(tags) for each in prepared]
-        bundles = [each.bundles[variant] for each in prepared]
-        return tuple(part for bundle in bundles if bundle is not None for part in bundle.parts)
+        members = self.members
+        tags = members.tags_of(member) if self._addressed else 0
+        has_changed = member in members.changed
+        parts: list[Part] = []
+        for sweep in self._in_flight:
+            if sweep.number > member.since:
+                variant = members.variant_of(member, sweep.number) if has_changed else member.variant
+                bundle = sweep.prepared.seen_by(tags).bundles[variant]
+                if bundle is not None:
+                    parts += bundle.parts
+        return tuple(parts)
 
     def _write_slow(self, index: int) -> None:
         """Serve an empty slot, a member that has just joined, or a backlogged one."""
@@ -311,14 +315,16 @@ class Outbox:
         except Exception as error:
             transport.poller.crash(transport, error)
             return
-        if member.index >= 0 and transport.queue is None and member.since < self._oldest():
-            self.members.use_fast_path(member)
+        if member.index >= 0 and transport.queue is None:
+            oldest = self._oldest()
+            if member.since < oldest and not (self.members.changed and self.members.has_changed(member, oldest)):
+                self.members.use_fast_path(member)
 
     def _enqueue(self, member: Member, transport: Transport) -> None:
         """Queue what is in flight for a member that is behind."""
         tags = self.members.tags_of(member) if self._addressed else 0
         for sweep in self._in_flight:
-            bundle = sweep.prepared.seen_by(tags).bundles[member.variant]
+            bundle = sweep.prepared.seen_by(tags).bundles[self.members.variant_of(member, sweep.number)]
             if sweep.number > member.since and bundle is not None:
                 sweep.queued += 1
                 sweep.refused += not transport.enqueue(bundle.parts)

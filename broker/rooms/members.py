@@ -118,7 +118,7 @@ class Members:
     `SLOW_PATH`. Members change their slot only in `close_up`.
     """
 
-    __slots__ = ("_free", "_in_use", "codes", "published", "senders", "slots", "tags_of")
+    __slots__ = ("_free", "_in_use", "changed", "codes", "published", "senders", "slots", "tags_of")
 
     def __init__(self, tags_of: Callable[[Member], int] = lambda member: 0) -> None:
         self.tags_of = tags_of
@@ -128,6 +128,9 @@ class Members:
         self.codes = bytearray()
         self.published = 0
         """Contents so far; each has its number."""
+        self.changed: dict[Member, list[tuple[int, int]]] = {}
+        """Members whose variant has changed, until they have what was encoded before: the number of the last content
+        that was encoded for a variant, and that variant, the oldest first."""
         self._free: list[int] = []
         self._in_use = [0] * VARIANTS
 
@@ -159,14 +162,32 @@ class Members:
         self.codes[index] = SLOW_PATH
         self._free.append(index)
         self._in_use[member.variant] -= 1
+        self.changed.pop(member, None)
 
     def change_variant(self, member: Member, variant: int) -> None:
-        """Let a member get another variant from now on."""
+        """Let a member get another variant of what is published from now on."""
         if member.index >= 0:
             self._in_use[member.variant] -= 1
             self._in_use[variant] += 1
             self.codes[member.index] = SLOW_PATH  # until the contents that are in flight have reached it
+            self.changed.setdefault(member, []).append((self.published, member.variant))
         member.variant = variant
+
+    def variant_of(self, member: Member, number: int) -> int:
+        """Return the variant in which a member gets the content with this number."""
+        for last, variant in self.changed.get(member, ()):
+            if number <= last:
+                return variant
+        return member.variant
+
+    def has_changed(self, member: Member, oldest: int) -> bool:
+        """Return whether a content from the number ``oldest`` on was encoded for an earlier variant of a member."""
+        before = [each for each in self.changed.get(member, ()) if each[0] >= oldest]
+        if before:
+            self.changed[member] = before
+        else:
+            self.changed.pop(member, None)
+        return bool(before)
 
     def use_slow_path(self, member: Member) -> None:
         """Let the fan-out write to the queue of a backlogged member."""

@@ -442,6 +442,12 @@ class Rounds(RuleBasedStateMachine):
             self.members.remove(member)
             del self.here[member]
 
+    @precondition(lambda self: self.here)
+    @rule(variant=st.integers(0, 26), data=st.data())
+    def change_variant(self, variant: int, data: st.DataObject) -> None:
+        for member in data.draw(st.lists(st.sampled_from(list(self.here)), max_size=3)):
+            self.members.change_variant(member, variant)
+
     @rule(lane=st.sampled_from(Lane), size=st.sampled_from([8, 400, MAX_JOINED_BYTES - 400, 2 * MAX_JOINED_BYTES]))
     def publish(self, lane: Lane, size: int) -> None:
         variants = self.members.variants()
