@@ -24,6 +24,7 @@ from broker.auth.jwks import JwksSource
 from broker.auth.tenant_keys import TenantKeys
 from broker.auth.ticket_keys import TicketKeyFile
 from broker.auth.tokens import Authenticator
+from broker.config.dictionaries import read_dictionary
 from broker.config.files import user_path
 from broker.config.schema import RELOADABLE, Config, changed_settings, settings_of, with_reloadable, without_limit
 from broker.core.clock import TrustedClock
@@ -228,6 +229,7 @@ class Broker:
             inboxes=self.inboxes,
             questions=self.questions,
         )
+        self.context.use_dictionary(read_dictionary(config.link.dictionary_file))
         self.listener = self._make_listener(transports)
         self._read_config = read_config
         self._reloading = trio.Lock()
@@ -471,6 +473,7 @@ class Broker:
             raise ValueError("auth.secret: a broker does not enter or leave development mode while it runs")
         running = with_reloadable(self.config, config)
         policy = configured.policy_of(running)
+        dictionary = read_dictionary(running.link.dictionary_file)
         for_restart = [name for name in changed if name not in RELOADABLE]
         if bool(policy.tick_ms) != bool(self.hub.policy.tick_ms) and "room.policy" in changed:
             for_restart.append("room.policy")
@@ -508,10 +511,13 @@ class Broker:
         self.hub.use_limits(running.room, config.open_roles, configured.raid_rules(config))
         self.hub.use_policy(policy)
         self.context.use_compression(policy.compress)
+        has_other_dictionary = self.context.use_dictionary(dictionary)
         has_other_words = self.screening.use(words, running.moderation)
         self.config = running
         if keys_before != keys_of(api_keys) and "api.key_file" not in changed:
             changed.append("api.key_file")  # the same file, with other keys
+        if has_other_dictionary and "link.dictionary_file" not in changed:
+            changed.append("link.dictionary_file")  # the same file, with another dictionary
         if has_other_words and "moderation.lists" not in changed:
             changed.append("moderation.lists")  # the same files, with other words
         in_force = [name for name in changed if name not in for_restart]

@@ -81,6 +81,11 @@ class Codec(IntEnum):
     PLAIN = 0
     LZ4 = 1
     LZ4_DICT_1 = 2
+    """With the built-in dictionary."""
+    LZ4_DICT_2 = 3
+    """With a dictionary of the deployment, which HELLO names."""
+    LZ4_DICT_3 = 4
+    """With another one of these."""
 
 
 class Feature(IntFlag):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Mapping
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -31,7 +32,7 @@ from .codes import (
     MessageType,
     Opcode,
 )
-from .compression import compress, decompress
+from .compression import BUILT_IN_ONLY, compress, decompress
 from .errors import LocalProtocolError, RemoteProtocolError
 from .fields import FieldError, integer, optional, record, room_name, text
 from .frames import (
@@ -49,7 +50,7 @@ from .payloads import MAX_DANMAKU_CHARS, DanmakuPayload, check_payload
 from .state import ANSWERS, TRANSITIONS, LinkState
 from .text import is_blank
 
-__all__ = ["NEED_DATA", "Connection", "Encoding", "Frame", "NeedData", "Refused", "encode"]
+__all__ = ["NEED_DATA", "ClientConnection", "Connection", "Encoding", "Frame", "NeedData", "Refused", "encode"]
 
 
 class NeedData(Enum):
@@ -121,6 +122,9 @@ class Connection:
     """
 
     __slots__ = ("_buffer", "_failure", "_position", "_texts", "encoding", "local_state", "peer_state", "side")
+
+    dictionaries: Mapping[int, bytes] = BUILT_IN_ONLY
+    """Dictionaries of received frames by codec."""
 
     def __init__(self, side: Side, encoding: Encoding = Encoding.BINARY) -> None:
         self.side = side
@@ -300,7 +304,7 @@ class Connection:
         self._position = position + length
         body = buffer[position + HEADER_BYTES : position + length]
         if codec:
-            body = decompress(body, codec)
+            body = decompress(body, codec, self.dictionaries)
         return self._finish(opcode, lane, room, sequence, unpack_body(body), len(body), state)
 
     def _quick_cached(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | None:
@@ -450,6 +454,25 @@ def _read_cached(frame: bytes) -> Frame | None:
 
 _CLIENT_MOVES, _SERVER_MOVES = TRANSITIONS[_CLIENT], TRANSITIONS[_SERVER]
 _CLIENT_LANES = frozenset({Lane.CONTROL})
+
+
+class ClientConnection(Connection):
+    """A client's end of one link, which may get further dictionaries."""
+
+    __slots__ = ("_dictionaries",)
+
+    def __init__(self, encoding: Encoding = Encoding.BINARY) -> None:
+        super().__init__(_CLIENT, encoding)
+        self._dictionaries: dict[int, bytes] = dict(BUILT_IN_ONLY)
+
+    @property
+    def dictionaries(self) -> Mapping[int, bytes]:  # type: ignore[override]
+        """Dictionaries of received frames by codec."""
+        return self._dictionaries
+
+    def use_dictionary(self, codec: int, data: bytes) -> None:
+        """Read frames with ``codec`` with this dictionary from now on."""
+        self._dictionaries[codec] = data
 
 
 class _SendRule(NamedTuple):

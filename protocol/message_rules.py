@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from .codes import CUSTOM_TYPE_MAX, CUSTOM_TYPE_MIN, Lane, LeaveReason, Opcode, Outcome, Role, RoomPhase, Tier
+from .dictionaries import MAX_DICTIONARY_BYTES
 from .fields import (
     FieldError,
     Rule,
     any_value,
     array_of,
     boolean,
+    hex_digest,
     integer,
     member_of,
     optional,
@@ -28,6 +30,7 @@ from .messages import (
     MAX_ACK_RESULTS,
     MAX_ACTIVITIES,
     MAX_CUSTOM_TYPES,
+    MAX_DICTIONARIES,
     MAX_ENTRIES,
     MAX_FIRSTS,
     MAX_KEY_CHARS,
@@ -57,6 +60,7 @@ from .messages import (
     Leave,
     Left,
     Message,
+    OfferedDictionary,
     Ping,
     Pong,
     Post,
@@ -133,6 +137,7 @@ _account = record(Account, (_count,) * 6)
 _entry = record(TickEntry, (integer(1, 255), _id, _name, any_value, integer(1), array_of(_id, 3), member_of(Role)))
 _custom_type = record(CustomType, (integer(CUSTOM_TYPE_MIN, CUSTOM_TYPE_MAX), _id, member_of(Lane)))
 _result = record(AckResult, (_u32, member_of(Outcome), _count))
+_offered = record(OfferedDictionary, (integer(1, 15), hex_digest, integer(1, MAX_DICTIONARY_BYTES)))
 _first = record(FirstResult, (_u32, room_name, _count, _count))
 _ack_reason = record(AckReason, (_u32, text(0, 256), integer(0)))
 _room_role = record(RoomRole, (_u32, member_of(Role)))
@@ -150,7 +155,8 @@ _GOAWAY_RULES: tuple[Rule, ...] = (integer(1000, 4999), _reason, _ms, _ms, array
 
 _RULES: dict[tuple[Side, Opcode], tuple[type[Any], tuple[Rule, ...]]] = {
     (Side.CLIENT, Opcode.HELLO): (
-        ClientHello, (_literal(MAGIC), integer(1, 255), integer(1, 255), _u32, text(0, 128))
+        ClientHello,
+        (_literal(MAGIC), integer(1, 255), integer(1, 255), _u32, text(0, 128), array_of(hex_digest, MAX_DICTIONARIES)),
     ),
     (Side.CLIENT, Opcode.AUTH): (Auth, (optional(text(1, 4000)),)),
     (Side.CLIENT, Opcode.JOIN): (Join, (room_name, member_of(Tier))),
@@ -163,7 +169,10 @@ _RULES: dict[tuple[Side, Opcode], tuple[type[Any], tuple[Rule, ...]]] = {
     (Side.CLIENT, Opcode.CALL): (Call, (_operation, text(0, MAX_KEY_CHARS), _arguments)),
     (Side.SERVER, Opcode.HELLO): (
         ServerHello,
-        (integer(1, 255), _u32, _ms, _ms, _ms, integer(1), array_of(_custom_type, MAX_CUSTOM_TYPES), _name),
+        (
+            integer(1, 255), _u32, _ms, _ms, _ms, integer(1), array_of(_custom_type, MAX_CUSTOM_TYPES), _name,
+            array_of(_offered, MAX_DICTIONARIES),
+        ),
     ),
     (Side.SERVER, Opcode.AUTH): (
         Authenticated,

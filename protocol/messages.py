@@ -21,6 +21,7 @@ __all__ = [
     "MAX_ACK_RESULTS",
     "MAX_ACTIVITIES",
     "MAX_CALLS",
+    "MAX_DICTIONARIES",
     "MAX_DIRECT_BYTES",
     "MAX_ENTRIES",
     "MAX_FIRSTS",
@@ -55,6 +56,7 @@ __all__ = [
     "Left",
     "Message",
     "Missed",
+    "OfferedDictionary",
     "Ping",
     "PinnedMessage",
     "Pong",
@@ -99,6 +101,8 @@ MAX_KEYS = 100
 MAX_RECIPIENTS = 1024
 """Users of one call of directs.send_many; a CALL of 4 KiB rarely holds more than a hundred."""
 MAX_TEMPLATE_FIELDS = 32
+MAX_DICTIONARIES = 4
+"""Dictionaries that one HELLO names."""
 MAX_DIRECT_BYTES = 4096
 """Payload of one DIRECT that is kept until it is acknowledged, packed."""
 MAX_CALLS = 32
@@ -245,6 +249,8 @@ class ClientHello(NamedTuple):
     features: int = 0
     """Bits of `Feature` that the client supports."""
     agent: str = ""
+    dictionaries: tuple[str, ...] = ()
+    """Dictionaries that the client has, by SHA-256, besides the built-in one."""
 
 
 class Auth(NamedTuple):
@@ -321,6 +327,14 @@ class Call(NamedTuple):
 # ---- server to client ---------------------------------------------------------------------------
 
 
+class OfferedDictionary(NamedTuple):
+    """Dictionary that frames with a codec have on this link."""
+
+    codec: int
+    sha256: str
+    nbytes: int
+
+
 class ServerHello(NamedTuple):
     """Answer to HELLO."""
 
@@ -333,6 +347,8 @@ class ServerHello(NamedTuple):
     max_rooms: int
     types: tuple[CustomType, ...] = ()
     server: str = ""
+    dictionaries: tuple[OfferedDictionary, ...] = ()
+    """Dictionaries for this link, the best first: that the client has, or may get by ``dictionaries.get``."""
 
 
 class RoomRole(NamedTuple):

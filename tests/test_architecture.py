@@ -133,9 +133,9 @@ def test_there_are_no_import_cycles() -> None:
 
 
 PURE_STANDARD_LIBRARY = {
-    "__future__", "abc", "array", "bisect", "collections", "contextvars", "dataclasses", "enum", "functools", "hashlib",
-    "heapq", "hmac", "ipaddress", "itertools", "json", "math", "operator", "random", "re", "string", "struct", "types",
-    "typing", "unicodedata", "zlib",
+    "__future__", "abc", "array", "binascii", "bisect", "collections", "contextvars", "dataclasses", "enum",
+    "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json", "math", "operator", "random", "re",
+    "string", "struct", "types", "typing", "unicodedata", "zlib",
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from broker.config.dictionaries import read_dictionary
 from broker.config.files import FileError, exposure, read_bytes_of, read_secret_text, read_text_of
 from broker.config.loader import Layers, Problem, nested, secret_paths, write_toml
 from broker.config.moderation import ModerationConfig, moderation_conflicts, moderation_file_problems
@@ -96,6 +97,7 @@ RELOADABLE = frozenset(
         "auth.issuer", "auth.leeway_s", "auth.guest_access",
         "auth.cache_tokens", "listen.tls_cert", "listen.tls_key", "link.frames_per_s", "link.errors_per_minute",
         "link.connections_per_user", "link.allowed_origins", "link.app_frames_per_s", "link.app_connections_per_user",
+        "link.dictionary_file",
         "admission.max_connections", "admission.per_address", "admission.accept_per_s",
         "admission.unauthenticated_share", "admission.address_share", "admission.failed_logins_per_minute",
         "admission.descriptor_reserve", "room.max_rooms", "room.create_on_join", "room.open_roles", "room.policy",
@@ -304,6 +306,10 @@ def _unreadable(config: Config) -> Iterator[Problem]:
         else:
             if key == "tls_key" and (rule := exposure(name)):
                 yield Problem("listen.tls_key", rule)
+    try:
+        read_dictionary(config.link.dictionary_file)
+    except ValueError as error:
+        yield Problem("link.dictionary_file", str(error))
     for path, rule in webhook_file_problems(config.webhooks):
         yield Problem(path, rule)
     for path, rule in tenant_file_problems(config.tenants):

@@ -100,6 +100,8 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     drain_limit_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
     """A shutdown takes no longer: a third each for the ledger's queue, the viewers' last bytes, and closing the ledger;
     keep it below the time after which your supervisor kills (Kubernetes: 30, systemd: 90)."""
+    dictionary_file: Annotated[str, Meta(min_length=1)] | None = None
+    """Dictionary that ticks are compressed with, from `roomcast train-dictionary`; not set = the built-in one."""
     send_buffer_bytes: Annotated[int, Meta(ge=4 * KIB, le=4 * MIB)] = 64 * KIB
     """SO_SNDBUF; left alone, Linux grows it to 4 MiB a socket and hides a slow viewer for minutes."""
     notsent_lowat_bytes: Annotated[int, Meta(ge=KIB, le=4 * MIB)] = 16 * KIB

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from broker.core.rooms.idempotency import call_id
 from broker.core.tenants.names import qualify, split_name
-from protocol.codes import ErrorCode, Role
+from protocol.codes import Codec, ErrorCode, Role
 from protocol.operations import Scope
 
 __all__ = ["Caller", "OperationError"]
@@ -42,7 +42,8 @@ class Caller:
     name, in any of its rooms; None = every type of its role; ``operation`` and ``fingerprint``: of a call with a key,
     set by `Operations`: the name of the operation, and 8 bytes of its request; ``account_created``: when a user's
     account was made, in Unix seconds, 0 = its token does not say; ``tags``, ``jti``: those of its token;
-    ``in_all_rooms``: it is granted every room of its tenant, a link with the role APP.
+    ``in_all_rooms``: it is granted every room of its tenant, a link with the role APP; ``use_codec``: lets its link
+    have a codec from now on, False = on its link nothing is compressed.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Caller:
     tags: tuple[str, ...] = ()
     jti: str = ""
     in_all_rooms: bool = True
+    use_codec: Callable[[Codec], bool] = lambda codec: False
 
     def role_in(self, room: str) -> Role | None:
         """Return the caller's role in a room by qualified name; None = it is not granted, or another tenant's."""

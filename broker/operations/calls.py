@@ -33,6 +33,7 @@ from broker.operations import (
     broadcasts,
     brokers,
     coupons,
+    dictionaries,
     directs,
     exports,
     hints,
@@ -103,6 +104,7 @@ HANDLERS: dict[str, Handler] = {
     **polls.HANDLERS,
     **reviews.HANDLERS,
     **audit.HANDLERS,
+    **dictionaries.HANDLERS,
 }
 RECALLED: dict[str, Recall] = {**rooms.RECALLED, **messages.RECALLED}
 KEY_S = 600.0

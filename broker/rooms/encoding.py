@@ -1,13 +1,13 @@
 """Encoding of what a room publishes: once per variant, never per viewer.
 
 A *variant* is one way to write the same content: framing (TCP, WebSocket, JSON, events) x codec x tier, with names or
-with masks over them. There are 72; a room encodes only those in use. A member knows its variant as a small integer, so
+with masks over them. There are 120; a room encodes only those in use. A member knows its variant as a small integer, so
 the fan-out finds its bytes with one list lookup.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from broker.core.commerce.audiences import STAFF_BIT
@@ -16,7 +16,7 @@ from broker.net.event_stream import event
 from broker.net.transport import Framing, Part
 from broker.net.websocket import ws_frame
 from protocol.codes import Codec, Lane, Opcode, Tier
-from protocol.compression import compress
+from protocol.compression import BUILT_IN_ONLY, compress
 from protocol.connection import Encoding, encode
 from protocol.errors import LocalProtocolError
 from protocol.frames import build_frame, pack_body
@@ -34,6 +34,7 @@ __all__ = [
     "prepare_addressed",
     "prepare_for_viewers",
     "variant_of",
+    "with_codec",
 ]
 
 TIERS: tuple[Tier, ...] = (Tier.FULL, Tier.MEDIUM, Tier.LOW)
@@ -46,8 +47,14 @@ VARIANTS = 2 * MASKED
 
 
 def variant_of(framing: Framing, codec: Codec, tier: Tier) -> int:
-    """Return the number of a variant without masks, 0 to 35."""
+    """Return the number of a variant without masks, less than `MASKED`."""
     return (framing * _CODECS + codec) * len(TIERS) + _TIER_INDEX[tier]
+
+
+def with_codec(variant: int, codec: Codec) -> int:
+    """Return the number of the variant that differs in the codec alone."""
+    form, tier = divmod(variant, len(TIERS))
+    return (form // _CODECS * _CODECS + codec) * len(TIERS) + tier
 
 
 class Content(NamedTuple):
@@ -99,14 +106,16 @@ def prepare(
     room: int,
     event_id: Callable[[int], str] = _no_id,
     mask: Callable[[Message], Message] = _unmasked,
+    dictionaries: Mapping[int, bytes] = BUILT_IN_ONLY,
 ) -> Prepared:
     """Encode content once per variant in use. ``by_tier``: what each of `TIERS` gets; tiers may share one object;
-    ``event_id``: returns the id of an offset, for streams of events; ``mask``: returns a message with masks."""
+    ``event_id``: returns the id of an offset, for streams of events; ``mask``: returns a message with masks;
+    ``dictionaries``: by codec."""
     frames: list[bytes | None] = [None] * (VARIANTS + 1)
     bundles: list[Bundle | None] = [None] * (VARIANTS + 1)
     made: dict[tuple[int, int, bool], Bundle] = {}
     masked: dict[int, list[Content]] = {}
-    framed = _BinaryFrames(room)
+    framed = _BinaryFrames(room, dictionaries)
     lane = min(content.lane for contents in by_tier for content in contents)
     for variant in variants:
         is_masked = variant >= MASKED
@@ -135,12 +144,14 @@ def prepare_addressed(
     room: int,
     event_id: Callable[[int], str] = _no_id,
     mask: Callable[[Message], Message] = _unmasked,
+    dictionaries: Mapping[int, bytes] = BUILT_IN_ONLY,
 ) -> Prepared:
     """Encode an event for a part of the room, once for it and once for the others, in every variant in use."""
     assert isinstance(content.message, Event)
     hidden = content._replace(message=not_addressed(content.message))
-    shown = prepare(variants, [[content]] * len(TIERS), room, event_id, mask)
-    return shown._replace(selector=selector, others=prepare(variants, [[hidden]] * len(TIERS), room, event_id))
+    shown = prepare(variants, [[content]] * len(TIERS), room, event_id, mask, dictionaries)
+    others = prepare(variants, [[hidden]] * len(TIERS), room, event_id, dictionaries=dictionaries)
+    return shown._replace(selector=selector, others=others)
 
 
 def prepare_for_viewers(
@@ -148,9 +159,10 @@ def prepare_for_viewers(
     by_tier: Sequence[Sequence[Content]],
     room: int,
     mask: Callable[[Message], Message] = _unmasked,
+    dictionaries: Mapping[int, bytes] = BUILT_IN_ONLY,
 ) -> Prepared:
     """Encode content without an offset for all members but staff, see `prepare`."""
-    shown = prepare(variants, by_tier, room, mask=mask)
+    shown = prepare(variants, by_tier, room, mask=mask, dictionaries=dictionaries)
     nothing = Prepared(shown.lane, [None] * (VARIANTS + 1), [None] * (VARIANTS + 1))
     return shown._replace(selector=Selector(0, 0, STAFF_BIT), others=nothing)
 
@@ -158,10 +170,11 @@ def prepare_for_viewers(
 class _BinaryFrames:
     """Binary frames of contents, each packed once for all codecs and compressed once for all framings."""
 
-    __slots__ = ("_frames", "_packed", "_room")
+    __slots__ = ("_dictionaries", "_frames", "_packed", "_room")
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, dictionaries: Mapping[int, bytes]) -> None:
         self._room = room
+        self._dictionaries = dictionaries
         self._packed: dict[int, list[tuple[Message, bytes]]] = {}
         self._frames: dict[tuple[int, Codec], list[bytes]] = {}
 
@@ -178,7 +191,7 @@ class _BinaryFrames:
 
     def _frame(self, content: Content, message: Message, body: bytes, codec: Codec) -> bytes:
         opcode = opcode_of(message)
-        small = compress(body, codec, is_tick=opcode is _TICK)
+        small = compress(body, codec, self._dictionaries, is_tick=opcode is _TICK)
         if small is None:
             return build_frame(opcode, content.lane, self._room, content.sequence, body)
         return build_frame(opcode, content.lane, self._room, content.sequence, small, codec)

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import trio
 
+from broker.core.net.dictionaries import DictionaryTable
 from broker.core.rooms.traces import Publication
 from broker.core.structures.histogram import Histogram
 from broker.net.transport import Part, Transport
@@ -348,6 +349,8 @@ class FanOut:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
+        self.dictionaries = DictionaryTable()
+        """Those of the frames that it sends."""
         self._ready: tuple[deque[Outbox], ...] = tuple(deque() for _ in Lane)
         self._work = trio.Event()
         self.writes = 0

@@ -116,6 +116,7 @@ class Hub:
         self._config = config
         self._rules = rules
         self._fanout = fanout
+        self.dictionaries = fanout.dictionaries
         self._open_roles = open_roles
         """Roles whose JOIN may open a new room."""
         self._clock = clock

@@ -61,6 +61,7 @@ class RoomPublisher:
         self._number = number
         self._members = members
         self._fanout = fanout
+        self._dictionaries = fanout.dictionaries.data
         self._results = results
         self._tag_bits = tag_bits
         self._event_id = event_id
@@ -89,7 +90,9 @@ class RoomPublisher:
             variants = self._members.variants()
             part = selector(audience, self._tag_bits)
             if variants:
-                prepared = prepare_addressed(variants, content, part, self._number, self._event_id, self._mask)
+                prepared = prepare_addressed(
+                    variants, content, part, self._number, self._event_id, self._mask, self._dictionaries
+                )
                 self._fanout.submit(self._outbox, prepared, None, self._trace(content.sequence))
             return
         self._events.append(content)
@@ -165,7 +168,8 @@ class RoomPublisher:
     def _send_to(self, members: Sequence[Member], content: Content) -> None:
         """Send something to a few members, one by one."""
         variants = {member.variant for member in members}
-        prepared = prepare(variants, [[content]] * len(TIERS), self._number, mask=self._mask)
+        by_tier = [[content]] * len(TIERS)
+        prepared = prepare(variants, by_tier, self._number, mask=self._mask, dictionaries=self._dictionaries)
         for member in members:
             bundle = prepared.bundles[member.variant]
             if bundle is not None and member.index >= 0:
@@ -183,8 +187,8 @@ class RoomPublisher:
         if not variants:
             return False
         if to_staff:
-            prepared = prepare(variants, by_tier, self._number, self._event_id, self._mask)
+            prepared = prepare(variants, by_tier, self._number, self._event_id, self._mask, self._dictionaries)
         else:
-            prepared = prepare_for_viewers(variants, by_tier, self._number, self._mask)
+            prepared = prepare_for_viewers(variants, by_tier, self._number, self._mask, self._dictionaries)
         self._fanout.submit(self._outbox, prepared, on_done, traced)
         return True

@@ -20,7 +20,7 @@ from broker.core.tenants.names import plain_name
 from broker.operations.caller import Caller, OperationError
 from broker.operations.calls import CallAnswer, Operations
 from broker.operations.deferred import Deferred
-from protocol.codes import ErrorCode, Role
+from protocol.codes import Codec, ErrorCode, Role
 from protocol.connection import Frame
 from protocol.frames import MAX_BODY_BYTES, pack_body
 from protocol.messages import MAX_CALLS, Call, Message, Result
@@ -100,6 +100,9 @@ class CallerLink(Protocol):
 
     def joined_at_ms(self, room: str) -> int | None:
         """Return when the link has joined a room by qualified name, Unix milliseconds; None = it has not."""
+
+    def use_codec(self, codec: Codec) -> bool:
+        """Compress what rooms publish with this codec from now on; False: on this link nothing is compressed."""
 
     def send(self, message: Message, room: int = 0, sequence: int = 0, *, packed: bytes | None = None) -> None:
         """Frame and write a message; nothing happens on a link that has ended."""
@@ -260,7 +263,7 @@ class LinkCalls:
         return Caller(
             caller.id, caller.name, caller.address, caller.grants, caller.roles, None, key, False, caller.tenant,
             caller.joined_at_ms, caller.allows, account_created=caller.account_created, tags=caller.tags,
-            jti=caller.jti, in_all_rooms=caller.in_all_rooms,
+            jti=caller.jti, in_all_rooms=caller.in_all_rooms, use_codec=caller.use_codec,
         )  # fmt: skip
 
 
@@ -283,4 +286,5 @@ def _caller_of(link: CallerLink, grant: Grant) -> Caller:
         plain_name(grant.user_id), grant.name, link.address, grants, frozenset({grant.role}), tenant=grant.tenant,
         joined_at_ms=link.joined_at_ms, allows=allows, account_created=grant.account_created, tags=grant.tags,
         jti=grant.jti, in_all_rooms=any(entry.pattern == "*" and entry.role is Role.APP for entry in grant.rooms),
+        use_codec=link.use_codec,
     )  # fmt: skip

@@ -7,7 +7,7 @@ HELLO, what a role may post) is made once here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -29,7 +29,8 @@ from broker.sessions.connections import SharedConnections
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
 from broker.webhooks.questions import Questions
-from protocol.codes import Feature, MessageType
+from protocol.codes import Codec, Feature, MessageType
+from protocol.dictionaries import Dictionary
 from protocol.messages import VERSION, CustomType, ServerHello
 
 __all__ = ["OpenSession", "SessionContext"]
@@ -49,6 +50,9 @@ class OpenSession(Protocol):
 
     def use_types(self) -> None:
         """Take what the token permits of the types of messages that there are now."""
+
+    def leave_codec(self, codec: Codec) -> None:
+        """Compress without the dictionary of a codec from now on, if this link has that codec."""
 
 
 @dataclass(slots=True)
@@ -157,8 +161,23 @@ class SessionContext:
         self.app_frame_limit = _frame_limit(config.app_frames_per_s)
         self.error_limit = SingleGcra(Rate(errors / 60.0, errors))
 
-    def hello(self, features: int) -> ServerHello:
-        """Return the answer to HELLO now."""
+    def use_dictionary(self, dictionary: Dictionary | None) -> bool:
+        """Put the deployment's dictionary in force for links that come from now on, None = the built-in one;
+        returns whether it is another than before.
+
+        The links of one that loses its place return to the codec that they have without it: O(sessions) then.
+        ValueError, and nothing is changed, for a dictionary that is too large to be sent.
+        """
+        table = self.hub.dictionaries
+        before = table.in_force
+        left = table.use(dictionary, self.poller.now)
+        if left is not None:
+            for session in self.sessions:
+                session.leave_codec(left)
+        return table.in_force is not before
+
+    def hello(self, features: int, held: Sequence[str] = ()) -> ServerHello:
+        """Return the answer to HELLO now, of a link whose client holds the dictionaries ``held``."""
         if self._hello is None:
             config = self.config
             self._hello = ServerHello(
@@ -166,7 +185,8 @@ class SessionContext:
                 config.rooms_per_connection,
                 tuple(CustomType(rule.type, rule.name, rule.lane) for rule in self.types.custom.values()), SERVER_NAME,
             )  # fmt: skip
-        return tuple.__new__(ServerHello, (VERSION, features, self.unix_ms(), *self._hello[3:]))
+        offered = self.hub.dictionaries.offered(features, held)
+        return tuple.__new__(ServerHello, (VERSION, features, self.unix_ms(), *self._hello[3:8], offered))
 
 
 def _frame_limit(frames_per_s: int) -> SingleGcra:

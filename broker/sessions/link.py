@@ -13,14 +13,14 @@ import structlog
 from broker.auth.grants import Grant, RoomGrant
 from broker.net.transport import Framing, Transport
 from broker.net.websocket import ws_frame
-from broker.rooms.encoding import variant_of
+from broker.rooms.encoding import variant_of, with_codec
 from broker.rooms.members import RoomRef
 from broker.rooms.room import Room
 from broker.sessions.acks import acks_of
 from broker.sessions.context import SessionContext
 from broker.sessions.parts import NO_PARTS, LinkParts
 from broker.sessions.room_member import RoomMember
-from protocol.codes import CloseCode, ErrorCode, Lane, LeaveReason, Tier
+from protocol.codes import CloseCode, Codec, ErrorCode, Feature, Lane, LeaveReason, Tier
 from protocol.compression import best_codec
 from protocol.connection import Connection, Encoding
 from protocol.errors import LocalProtocolError
@@ -40,6 +40,7 @@ _TCP, _JSON = Framing.TCP, Framing.WEBSOCKET_JSON
 _BINARY_FRAMINGS = (Framing.TCP, Framing.WEBSOCKET)
 _CONTROL, _LAST_CRITICAL = Lane.CONTROL, Lane.PAID
 _SERVER, _BINARY = Side.SERVER, Encoding.BINARY
+_PLAIN, _LZ4 = Codec.PLAIN, int(Feature.LZ4)
 
 
 class SessionLink:
@@ -49,6 +50,7 @@ class SessionLink:
         "_acks",
         "_out",
         "agent",
+        "codec",
         "connection",
         "context",
         "features",
@@ -68,6 +70,8 @@ class SessionLink:
         """The state of the protocol; None on an open link between its frames, where all links have the same."""
         self.features = 0
         """Bits of `Feature` that both sides have; on a JSON link without those of codecs."""
+        self.codec = _PLAIN
+        """Of what rooms publish."""
         self.grant: Grant | None = None
         """What the token grants; None before AUTH."""
         self.memberships: tuple[RoomMember, ...] = ()
@@ -375,12 +379,27 @@ class SessionLink:
         if self.parts.senders is not None:
             self.parts.senders.regrant(grant)
 
+    def use_codec(self, codec: Codec) -> bool:
+        """Compress what rooms publish with this codec from now on; False: on this link nothing is compressed."""
+        if not self.features & _LZ4:
+            return False
+        if codec is not self.codec:
+            self.codec = codec
+            for member in self.memberships:
+                member.room.members.change_variant(member, with_codec(member.variant, codec))
+        return True
+
+    def leave_codec(self, codec: Codec) -> None:
+        """Compress without the dictionary of a codec from now on, if this link has that codec."""
+        if self.codec is codec:
+            self.use_codec(best_codec(self.features))
+
     def new_member(self, room: Room, room_grant: RoomGrant, tier: Tier) -> RoomMember:
         """Return a member of a room for this session, in the form in which its connection receives."""
         grant = self.grant
         assert grant is not None
         may_post = self.context.types.permitted(room_grant.role, room_grant.allow)
-        variant = variant_of(self.transport.framing, best_codec(self.features), tier)
+        variant = variant_of(self.transport.framing, self.codec, tier)
         name = self.context.name_in(room.name, grant.name)
         member = RoomMember(self, grant.plain_id, name, room_grant.role, may_post, variant, grant.tags)
         member.room = room

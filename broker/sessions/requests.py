@@ -96,8 +96,10 @@ def _on_hello(link: SessionLink, frame: Frame) -> None:
         return
     link.agent = intern(hello.agent)
     features = hello.features & context.features
-    link.features = features & ~_CODECS if link.transport.framing is _JSON else features
-    link.send(context.hello(features))
+    link.features = own = features & ~_CODECS if link.transport.framing is _JSON else features
+    link.codec = context.hub.dictionaries.choose(own, hello.dictionaries, context.poller.now)
+    answer = context.hello(features, hello.dictionaries)
+    link.send(answer if own == features else answer._replace(dictionaries=()))
 
 
 def _on_join(link: SessionLink, frame: Frame) -> None:

@@ -9,6 +9,7 @@ from .subjects.audiences import AsyncAudiencesCalls, AudiencesCalls
 from .subjects.broker import AsyncBrokerCalls, BrokerCalls
 from .subjects.countdowns import AsyncCountdownsCalls, CountdownsCalls
 from .subjects.coupons import AsyncCouponsCalls, CouponsCalls
+from .subjects.dictionaries import AsyncDictionariesCalls, DictionariesCalls
 from .subjects.directs import AsyncDirectsCalls, DirectsCalls
 from .subjects.gifts import AsyncGiftsCalls, GiftsCalls
 from .subjects.hooks import AsyncHooksCalls, HooksCalls
@@ -64,6 +65,7 @@ class OperationCalls:
         self.quizzes = QuizzesCalls(call)
         self.audiences = AudiencesCalls(call)
         self.moderation = ModerationCalls(call)
+        self.dictionaries = DictionariesCalls(call)
         self.activities = ActivitiesCalls(call)
 
 
@@ -97,4 +99,5 @@ class AsyncOperationCalls:
         self.quizzes = AsyncQuizzesCalls(call)
         self.audiences = AsyncAudiencesCalls(call)
         self.moderation = AsyncModerationCalls(call)
+        self.dictionaries = AsyncDictionariesCalls(call)
         self.activities = AsyncActivitiesCalls(call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .client import Client
 from .connect import open_client
 from .credentials import TokenSource, new_guest_token
+from .dictionaries import DictionaryCache
 from .directs import ClientEvents
 from .events import (
     ActivityCounters,
@@ -58,6 +59,7 @@ __all__ = [
     "Connected",
     "Connector",
     "Danmaku",
+    "DictionaryCache",
     "Direct",
     "Disconnected",
     "Fault",

@@ -22,6 +22,7 @@ from ..messages import MAGIC, VERSION, Auth, ClientHello, Side
 from .client import Client
 from .core import ClientCore
 from .credentials import Credentials, TokenSource
+from .dictionaries import DictionaryCache
 from .inbox import MAX_INBOX_BYTES, MAX_INBOX_ITEMS
 from .link import Hello
 from .transports import Address, Connector, connector, tls_context
@@ -46,6 +47,7 @@ async def open_client(
     *,
     features: int = FEATURES,
     agent: str = AGENT,
+    dictionaries: DictionaryCache | None = None,
     reconnect: bool = True,
     rng: random.Random | None = None,
     ca: str | os.PathLike[str] | None = None,
@@ -63,7 +65,8 @@ async def open_client(
     (`new_guest_token` makes another); an async function returns a token of the platform whenever one is needed: for
     the first link, before its end, and for later links when no ticket of the broker is valid.
     ``ca``: PEM file with the authorities that may have signed the broker's certificate, instead of the system's;
-    ``ssl_context`` replaces all settings of TLS. ``features``: bits of `Feature`. With ``reconnect`` False the client
+    ``ssl_context`` replaces all settings of TLS. ``features``: bits of `Feature`. ``dictionaries``: those it
+    has already, and where it keeps what it gets; None = a cache of its own. With ``reconnect`` False the client
     ends with its first link. ``rng`` decides jitter and message ids (seed it in tests only). ``connect`` replaces the
     network, ``wall_ms`` the clock. ``open_timeout_s``: how long to wait for the first authenticated link, over any
     number of attempts; 0 enters the block at once. ``inbox_*`` bound each room's unread events and the client's own.
@@ -82,7 +85,7 @@ async def open_client(
     credentials = Credentials(token)
     if credentials.wants_tickets:
         features |= Feature.TICKET
-    hello = Hello(None, int(features), agent)
+    hello = Hello(None, int(features), agent, DictionaryCache() if dictionaries is None else dictionaries)
     checker = Connection(Side.CLIENT)
     checker.check(ClientHello(MAGIC, VERSION, VERSION, hello.features, agent))
     if not callable(token):

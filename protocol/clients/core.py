@@ -34,6 +34,7 @@ from ..reconnect import Reconnect, ReconnectState, Signal
 from .batches import BatchSender
 from .calls import CallSender
 from .credentials import Credentials
+from .dictionary_fetch import DictionaryError, fetch_dictionary
 from .directs import Directs
 from .events import (
     CertificateRefused,
@@ -371,11 +372,21 @@ class ClientCore:
         self._credentials.accepted(link.user, trio.current_time())
         if self._credentials.wants_tickets:
             link.spawn(self._renewal.run, link, link.user.expires_at_ms, self._handshake_timeout_s)
+        if link.hello is not None and link.hello.dictionaries:
+            link.spawn(self._fetch_dictionary, link)
         link.renew_at = self._credentials.renew_at()
         self.clock_offset_ms = link.clock.offset_ms
         server = link.hello.server if link.hello is not None else ""
         self.inbox.put_lossy(Connected(link.user.user_id, link.user.name, link.user.expires_at_ms, server, attempts))
         self.changed.unpark_all()
+
+    async def _fetch_dictionary(self, link: Link) -> None:
+        """Get a dictionary for this link; a failure is a Fault, and the link goes on without it."""
+        if self._hello.dictionaries is not None:
+            try:
+                await fetch_dictionary(link, self.calls, self._hello.dictionaries, self._rng)
+            except DictionaryError as error:
+                self.inbox.put_lossy(Fault(error.code, str(error), "dictionaries", 0))
 
     async def before_frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.DIRECT:

@@ -254,7 +254,8 @@ class Pulse(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """ERROR of the broker that answers no open request."""
+    """ERROR of the broker that answers no open request, or why a dictionary cannot be used (field ``dictionaries``,
+    code 0 where it is not the one that was named)."""
 
     code: int
     message: str

@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol
 import trio
 
 from ..codes import CloseCode, Opcode
-from ..connection import NEED_DATA, Connection, Frame
+from ..connection import NEED_DATA, ClientConnection, Frame
 from ..errors import RemoteProtocolError
 from ..messages import (
     MAGIC,
@@ -37,9 +37,9 @@ from ..messages import (
     Ping,
     Pong,
     ServerHello,
-    Side,
 )
 from ..reconnect import Signal
+from .dictionaries import DictionaryCache
 from .transports import BytePipe, PipeLost
 
 __all__ = ["ClockOffset", "Ending", "Hello", "Link", "Receiver"]
@@ -79,6 +79,8 @@ class Hello(NamedTuple):
     token: str | None
     features: int
     agent: str
+    dictionaries: DictionaryCache | None = None
+    """None: the built-in one alone."""
 
 
 class Receiver(Protocol):
@@ -137,7 +139,7 @@ class Link:
         self._rng = rng
         self._wall_ms = wall_ms
         self._handshake_timeout_s = handshake_timeout_s
-        self._connection = Connection(Side.CLIENT)
+        self._connection = ClientConnection()
         self._outbox: deque[bytes] = deque()
         self._outbox_bytes = 0
         self._direct_id: int | None = None
@@ -233,9 +235,9 @@ class Link:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
-                    self.send(
-                        ClientHello(MAGIC, VERSION, VERSION, self._client_hello.features, self._client_hello.agent)
-                    )
+                    _, features, agent, cache = self._client_hello
+                    names = () if cache is None else cache.names
+                    self.send(ClientHello(MAGIC, VERSION, VERSION, features, agent, names))
                     self.send(Auth(self._client_hello.token))
                     self._hello_sent_at = trio.current_time()
                     self._receiver.link_opened(self)
@@ -298,10 +300,20 @@ class Link:
             self.end(Ending(Signal.LOST, None, f"the peer chose version {hello.version}, not {VERSION}"))
             return
         self.hello = hello
+        for codec, name, _ in hello.dictionaries:
+            self.use_dictionary(codec, name)
         self._heartbeat_s = max(hello.heartbeat_ms / 1000, MIN_HEARTBEAT_S)
         # A cut shorter than the heartbeat would end every idle link.
         self._silence_s = max(hello.cut_ms / 1000, 1.5 * self._heartbeat_s)
         self.clock.add(hello.server_ms, self._wall_ms(), trio.current_time() - self._hello_sent_at)
+
+    def use_dictionary(self, codec: int, name: str) -> bool:
+        """Read frames with ``codec`` with a dictionary from now on; returns False where the client does not have it."""
+        cache = self._client_hello.dictionaries
+        found = None if cache is None else cache.get(name)
+        if found is not None:
+            self._connection.use_dictionary(codec, found.data)
+        return found is not None
 
     def _on_pong(self, pong: Pong) -> None:
         client_ms, sent_at = self._pinged

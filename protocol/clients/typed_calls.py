@@ -67,6 +67,7 @@ from ..operations.coupons import (
     UploadCodes,
     UploadedCodes,
 )
+from ..operations.dictionaries import DictionaryInUse, DictionaryText, GetDictionary, UseDictionary
 from ..operations.directs import (
     CancelDirects,
     CancelledDirects,
@@ -786,6 +787,12 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["moderation.get_modes"] | GetModes, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RoomModes: ...
+    @overload
+    async def __call__(self, operation: Literal["dictionaries.get"] | GetDictionary, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DictionaryText: ...
+    @overload
+    async def __call__(self, operation: Literal["dictionaries.use"] | UseDictionary, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DictionaryInUse: ...
     @overload
     async def __call__(self, operation: Literal["activities.list"] | ListActivities, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ActivityList: ...

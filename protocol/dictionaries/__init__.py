@@ -8,8 +8,18 @@ from __future__ import annotations
 
 from .built_in import built_in_bytes
 from .dictionary import MAX_DICTIONARY_BYTES, Dictionary
+from .transfer import MAX_TRANSFER_CHARS, from_file, from_text, to_file, to_text
 
-__all__ = ["BUILT_IN", "MAX_DICTIONARY_BYTES", "Dictionary"]
+__all__ = [
+    "BUILT_IN",
+    "MAX_DICTIONARY_BYTES",
+    "MAX_TRANSFER_CHARS",
+    "Dictionary",
+    "from_file",
+    "from_text",
+    "to_file",
+    "to_text",
+]
 
 BUILT_IN = Dictionary(built_in_bytes())
 """The dictionary that brokers and clients have without fetching it."""

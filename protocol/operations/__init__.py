@@ -15,6 +15,7 @@ from . import (
     audit,
     brokers,
     coupons,
+    dictionaries,
     directs,
     hints,
     hooks,
@@ -88,6 +89,7 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *reports.ROWS,
     *hints.ROWS,
     *sanctions.ROWS,
+    *dictionaries.ROWS,
     *activities.ROWS,
 )
 BY_NAME: dict[str, OperationRow] = {row.name: row for row in OPERATIONS}

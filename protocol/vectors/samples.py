@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ..codes import (
     CloseCode,
+    Codec,
     ErrorCode,
     Feature,
     KeyCause,
@@ -21,6 +22,7 @@ from ..codes import (
     RoomPhase,
     Tier,
 )
+from ..dictionaries import BUILT_IN
 from ..messages import (
     MAGIC,
     Account,
@@ -44,6 +46,7 @@ from ..messages import (
     Left,
     Message,
     Missed,
+    OfferedDictionary,
     Ping,
     PinnedMessage,
     Pong,
@@ -124,6 +127,7 @@ _LANES = (
 _FROM_CLIENT: list[tuple[str, Message, int, int]] = [
     ("hello", ClientHello(MAGIC, 1, 1, int(Feature.LZ4 | Feature.LZ4_DICT_1), "example/1.0"), 0, 0),
     ("hello-bare", ClientHello(MAGIC, 1, 1), 0, 0),
+    ("hello-dictionaries", ClientHello(MAGIC, 1, 1, int(Feature.LZ4), "example/1.0", ("5f" * 32,)), 0, 0),
     ("hello-newer-client", ClientHello(MAGIC, 1, 3, MAX_U32, ""), 0, 0),
     ("auth", Auth("a-token-of-the-platform"), 0, 0),
     ("auth-guest", Auth(None), 0, 0),
@@ -202,6 +206,17 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
         Lane.CONTROL, 0, 0,
     ),
     ("hello-bare", ServerHello(1, 0, 0, 30_000, 75_000, 1), Lane.CONTROL, 0, 0),
+    (
+        "hello-dictionaries",
+        ServerHello(
+            1, 1, AT_MS, 30_000, 75_000, 8, (), "roomcast",
+            (
+                OfferedDictionary(Codec.LZ4_DICT_2, "5f" * 32, 32_768),
+                OfferedDictionary(Codec.LZ4_DICT_1, BUILT_IN.name, len(BUILT_IN.data)),
+            ),
+        ),
+        Lane.CONTROL, 0, 0,
+    ),
     ("auth", Authenticated("u-1", "小明", AT_MS + 3_600_000), Lane.CONTROL, 0, 0),
     ("auth-again", Authenticated("u-1", "小明", AT_MS, "", 0, (RoomRole(3, Role.MODERATOR),)), Lane.CONTROL, 0, 9),
     ("auth-guest", Authenticated("guest-5f3a", ""), Lane.CONTROL, 0, 0),

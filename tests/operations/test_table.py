@@ -161,6 +161,7 @@ async def test_every_row_answers_with_its_own_record(directory: Path) -> None:
                 "schedules.cancel",
                 "countdowns.start",
                 "countdowns.stop",
+                "dictionaries.use",
                 "polls.reveal",
                 "quizzes.cancel",
             ) or (row.scope is None and row.room):

@@ -94,7 +94,7 @@ def corpus(side: Side) -> list[bytes]:
     good = []
     for each in SAMPLES:
         if each.side is side:
-            codecs = Codec if side is Side.SERVER else (Codec.PLAIN,)
+            codecs = (Codec.PLAIN, Codec.LZ4, Codec.LZ4_DICT_1)[: 3 if side is Side.SERVER else 1]
             good += [encode(each.message, each.room, each.sequence, each.lane, codec=codec) for codec in codecs]
     bad = [each.data for each in MALFORMED if each.side is side and isinstance(each.data, bytes)]
     return good * (1 + 2 * len(bad) // len(good)) + bad

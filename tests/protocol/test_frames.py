@@ -62,7 +62,7 @@ def test_any_16_bytes_are_a_good_header_or_a_named_error(data: bytes) -> None:
 def test_every_flags_byte_is_read_or_refused(flags: int) -> None:
     data = struct.pack("!IBBHII", 16, 1, flags, 1, 0, 0)
     codec, lane, reserved = flags & 15, flags >> 4 & 7, flags >> 7
-    if reserved or lane > 4 or codec > 2:
+    if reserved or lane > 4 or codec > 4:
         assert code_of(data) is CloseCode.BAD_FRAME
     else:
         assert parse_header(data)[1:3] == (codec, lane)

@@ -14,6 +14,7 @@ from unicodedata import normalize
 from hypothesis import strategies as st
 
 from protocol.codes import Lane, LeaveReason, MediaKind, MessageType, Opcode, Outcome, Role, RoomPhase, Tier
+from protocol.dictionaries import MAX_DICTIONARY_BYTES
 from protocol.fields import MAX_DEPTH, MAX_INT
 from protocol.message_rules import OPCODE_LANES, opcode_of
 from protocol.messages import (
@@ -39,6 +40,7 @@ from protocol.messages import (
     Leave,
     Left,
     Message,
+    OfferedDictionary,
     Ping,
     PinnedMessage,
     Pong,
@@ -203,6 +205,7 @@ def _tuples(element: Strategy, high: int) -> Strategy:
     return st.lists(element, max_size=high).map(tuple)
 
 
+_digests = st.sampled_from(["5f" * 32, "0" * 64, "a9" * 32])
 _unknown_operations = st.integers(60_000, 65_535) | texts(1, 64).filter(lambda name: name not in BY_NAME)
 _operations = st.sampled_from(sorted(BY_NUMBER)) | _unknown_operations
 _events = st.builds(Event, message_types, counts, names, names, free_values)
@@ -231,7 +234,7 @@ _goaways = st.builds(GoAway, st.integers(1000, 4999), reasons, counts, counts, _
 
 MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
     (Side.CLIENT, Opcode.HELLO): st.builds(
-        ClientHello, st.just(MAGIC), st.integers(1, 255), st.integers(1, 255), u32, texts(0, 128)
+        ClientHello, st.just(MAGIC), st.integers(1, 255), st.integers(1, 255), u32, texts(0, 128), _tuples(_digests, 3)
     ),
     (Side.CLIENT, Opcode.AUTH): st.builds(Auth, st.none() | texts(1, 200)),
     (Side.CLIENT, Opcode.JOIN): st.builds(Join, room_names, _tiers),
@@ -254,6 +257,7 @@ MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
         st.integers(1, MAX_INT),
         _tuples(st.builds(CustomType, custom_types, ids, st.sampled_from(Lane)), 3),
         names,
+        _tuples(st.builds(OfferedDictionary, st.integers(1, 15), _digests, st.integers(1, MAX_DICTIONARY_BYTES)), 3),
     ),
     (Side.SERVER, Opcode.AUTH): st.builds(
         Authenticated,
