@@ -18,10 +18,10 @@ from broker.server import Broker
 from protocol.clients import Client, Danmaku, DictionaryCache, Fault, JoinedRoom, open_client
 from protocol.codes import Codec, ErrorCode, Feature, MessageType
 from protocol.compression import decompress
-from protocol.dictionaries import BUILT_IN, Dictionary, to_file
+from protocol.dictionaries import BUILT_IN, Dictionary, to_file, to_text
 from protocol.messages import Auth, Call, ErrorReply, Result
 from protocol.operations import BY_NAME
-from protocol.operations.dictionaries import GetDictionary, UseDictionary
+from protocol.operations.dictionaries import DictionaryText, GetDictionary, UseDictionary
 from tests.support.broker import RawLink, configuration, raw_link, running_broker, sessions_of
 from tests.support.until import until
 
@@ -124,12 +124,14 @@ async def test_two_are_in_use_during_a_change_and_the_links_of_the_oldest_go_on_
                 assert client.server.dictionaries == ()
 
 
-async def test_the_same_file_with_another_dictionary_is_a_change_that_reload_reports(tmp_path: Path) -> None:
+async def test_a_reload_reads_the_same_file_again_and_a_damaged_one_changes_nothing(tmp_path: Path) -> None:
     name = file_of(tmp_path, A)
     config = configuration(link={"dictionary_file": name})
     async with running_broker(link={"dictionary_file": name}) as broker:
         write(name, to_file(B))
-        assert broker._apply(config, broker.screening.build_now({}))[0] == ["link.dictionary_file"]
+        assert broker.reload(config) == []
+        assert broker.hub.dictionaries.in_force is not None
+        assert broker.hub.dictionaries.in_force.name == B.name
         write(name, to_file(B)[:-1])
         with pytest.raises(ValueError, match="truncated or changed"):
             broker.reload(config)
@@ -139,13 +141,14 @@ async def test_the_same_file_with_another_dictionary_is_a_change_that_reload_rep
 
 @pytest.mark.parametrize("damage", ["truncated", "other bytes", "no base64"])
 async def test_a_dictionary_that_arrives_damaged_is_a_fault_and_the_link_goes_on(
-    damage: str, tmp_path: Path, codecs: list[int]
+    damage: str, tmp_path: Path, codecs: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_broker(link={"dictionary_file": file_of(tmp_path, A)}) as broker:
-        texts = broker.hub.dictionaries._texts
-        whole = texts[A.name]
+        whole = to_text(A)
         other = DictionaryCache()
-        texts[A.name] = {"truncated": whole[:-8], "other bytes": "eJxLTAIAASUAww==", "no base64": "?"}[damage]
+        damaged = {"truncated": whole[:-8], "other bytes": "eJxLTAIAASUAww==", "no base64": "?"}[damage]
+        answer = DictionaryText(A.name, len(A.data), damaged)
+        monkeypatch.setitem(HANDLERS, "dictionaries.get", lambda parts, caller, request: answer)
         async with viewer(broker, other) as (client, room):
             with trio.fail_after(5):
                 (fault,) = [event async for event in first_fault(client)]
