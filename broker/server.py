@@ -141,7 +141,6 @@ class Broker:
             durable=config.ledger.is_kept,
             masks_guests=config.privacy.mask_names_for_guests,
             screens=self.screening.screens,
-            raids=configured.raid_rules(config),
         )
         self.results = ResultBatch()
         """Joins what rooms and sessions send for one slice of ledger results."""
@@ -508,7 +507,7 @@ class Broker:
         self.max_connections = max_connections
         self.connection_limits.use(**limits_of(config.admission, max_connections))
         self.api_limits.use(**api_limits(running.api.max_connections))
-        self.hub.use_limits(running.room, config.open_roles, configured.raid_rules(config))
+        self.hub.use_limits(running.room, config.open_roles)
         self.hub.use_policy(policy)
         self.context.use_compression(policy.compress)
         has_other_dictionary = self.context.use_dictionary(dictionary)

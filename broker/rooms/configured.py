@@ -10,7 +10,6 @@ from broker.core.commerce.highlights import HighlightTier
 from broker.core.commerce.kinds import activity_kinds
 from broker.core.commerce.room_activities import ActivityKind
 from broker.core.limits.rate_limit import Rate
-from broker.core.moderation.raids import RaidRules
 from broker.core.moderation.review_commands import ReviewLimits
 from broker.core.moderation.review_space import ReviewSpace
 from broker.core.rooms.policies import Policy, policy_from
@@ -18,13 +17,15 @@ from broker.core.rooms.types import CustomRule
 from broker.core.tenants.quotas import Quotas
 from protocol.codes import Lane, Role
 
-__all__ = ["custom_rules", "kinds_of", "names_and_lanes", "policy_of", "quotas_of", "raid_rules"]
+__all__ = ["custom_rules", "kinds_of", "names_and_lanes", "policy_of", "quotas_of"]
 
 
 def policy_of(config: Config) -> Policy:
     """Return the policy in force. Unless its burst of joins is set, a user may fill two links with rooms at once."""
     tiers = tuple(HighlightTier(*tier) for tier in config.room.highlight_tiers)
-    policy = policy_from(config.room.policy, config.room.policy_overrides() | {"highlight_tiers": tiers})
+    moderation = config.moderation
+    raids = {name: getattr(moderation, name) for name in ("raid_joins", "raid_repeats", "raid_slow_s", "raid_s")}
+    policy = policy_from(config.room.policy, config.room.policy_overrides() | {"highlight_tiers": tiers} | raids)
     joins, two_links = policy.user_joins, 2 * config.link.rooms_per_connection
     if joins.unlimited or config.room.user_joins_burst is not None or joins.burst >= two_links:
         return policy
@@ -61,12 +62,6 @@ def custom_rules(config: Config) -> dict[int, CustomRule]:
 def names_and_lanes(custom: Mapping[int, CustomRule]) -> dict[int, tuple[str, Lane]]:
     """Return name and lane of each of the deployment's own types."""
     return {number: (rule.name, rule.lane) for number, rule in custom.items()}
-
-
-def raid_rules(config: Config) -> RaidRules:
-    """Return what a raid of a room is."""
-    moderation = config.moderation
-    return RaidRules(moderation.raid_joins, moderation.raid_repeats, moderation.raid_slow_s, moderation.raid_s)
 
 
 def _custom_rule(entry: TypeConfig) -> CustomRule:

@@ -28,7 +28,6 @@ from broker.core.commerce.room_activities import ActivityCounts, ActivityKey, Ro
 from broker.core.limits.join_limit import JoinLimit
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.limits.rate_limit import Gcra, Rate
-from broker.core.moderation.raids import RaidRules
 from broker.core.moderation.sanctions import RoomSanctions, SanctionTable
 from broker.core.moderation.screening import Screens
 from broker.core.net.connection_limits import address_key
@@ -163,13 +162,6 @@ class Hub:
             for room in self._by_number.values():
                 room.use_broker_policy(policy)
 
-    def _use_raids(self, raids: RaidRules) -> None:
-        """Take other rules of what a raid is in all rooms, open ones included. O(rooms)."""
-        if raids != self._rules.raids:
-            self._rules = self._rules.with_raids(raids)
-            for room in self._by_number.values():
-                room.state.raids.use_rules(raids)
-
     def use_types(self, custom: Mapping[int, CustomRule]) -> None:
         """Apply other types of the deployment's own to all rooms, open ones included. O(rooms)."""
         self._rules.types.use(custom)
@@ -180,13 +172,12 @@ class Hub:
         """Take the hints; rooms screen for what the rules have when they screen next."""
         self.hints.use(config)
 
-    def use_limits(self, config: RoomConfig, open_roles: frozenset[Role], raids: RaidRules) -> None:
+    def use_limits(self, config: RoomConfig, open_roles: frozenset[Role]) -> None:
         """Apply other limits of rooms from now on; open rooms stay, and keep the times after which they close."""
         if config.new_rooms_per_minute != self._config.new_rooms_per_minute:
             self._new_rooms = self._new_rooms.at_rate(_new_rooms(config).rate)
         self._config = config
         self._open_roles = open_roles
-        self._use_raids(raids)
 
     @property
     def screens(self) -> Screens:

@@ -417,7 +417,8 @@ def test_every_reloadable_setting_exists() -> None:
         for name in getattr(getattr(config, section), "__struct_fields__", ())
     }
     assert names | set(config.__struct_fields__) >= RELOADABLE
-    assert {f"room.{rule}" for rule in ROOM_RULES} <= RELOADABLE, "what one room may change, all may without a restart"
+    sections = {rule: "moderation" if rule.startswith("raid_") else "room" for rule in ROOM_RULES}
+    assert {f"{sections[rule]}.{rule}" for rule in ROOM_RULES} <= RELOADABLE, "what one room may change, all may without a restart"
 
 
 def test_a_zero_that_switches_a_limit_off_is_named() -> None:

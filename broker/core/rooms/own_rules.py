@@ -15,13 +15,16 @@ __all__ = ["ROOM_RULES", "RuleError", "RuleValue", "checked_rules", "rules_in_fo
 RuleValue = float | bool
 
 _COUNTS = {"admit_per_window": 1, "user_chat_burst": 1, "staff_posts_burst": 1, "app_posts_burst": 1,
-           "chat_budget_per_s": 0, "paid_budget_per_s": 0, "tick_ms": 20, "tick_max_ms": 20}  # fmt: skip
+           "chat_budget_per_s": 0, "paid_budget_per_s": 0, "tick_ms": 20, "tick_max_ms": 20,
+           "raid_joins": 0, "raid_repeats": 0, "raid_slow_s": 1, "raid_s": 10}  # fmt: skip
 """Whole numbers, and the lowest value of each."""
 _RATES = frozenset({"user_chat_per_s", "staff_posts_per_s", "app_posts_per_s", "likes_per_s"})
 _SECONDS = frozenset({"duplicate_window_s", "review_s"})
 _FLAGS = frozenset({"merge", "pre_review", "approve_unreviewed"})
 _TICKS = frozenset({"tick_ms", "tick_max_ms"})
-MAX_TICK_MS = 10_000
+_MOST = {"tick_ms": 10_000, "tick_max_ms": 10_000, "raid_joins": 10_000_000, "raid_repeats": 10_000_000,
+         "raid_slow_s": 3600, "raid_s": 86_400}  # fmt: skip
+"""Highest values of whole numbers where they are not a million."""
 MAX_SECONDS = 3600.0
 MIN_RATE = 0.001
 """Lowest rate a second, as in the configuration: one in a quarter of an hour."""
@@ -76,7 +79,7 @@ def _why_not(name: str, value: RuleValue) -> str:
     if isinstance(value, bool):
         return "must be a number"
     if name in _COUNTS:
-        most = MAX_TICK_MS if name in _TICKS else 1_000_000
+        most = _MOST.get(name, 1_000_000)
         fits = float(value).is_integer() and _COUNTS[name] <= value <= most
         return "" if fits else f"must be a whole number from {_COUNTS[name]:,} to {most:,}"
     if name in _SECONDS:

@@ -117,6 +117,14 @@ class Policy:
     """How long a message waits for a reviewer until it is decided without one; 0 = for ever."""
     approve_unreviewed: bool = False
     """Whether a message that nobody has reviewed in time is shown; else it is rejected."""
+    raid_joins: int = 0
+    """Users who come in within 10 s that are a raid; 0 = however many are none."""
+    raid_repeats: int = 0
+    """Messages within 10 s that are merged into equal ones and are a raid; 0 = however many are none."""
+    raid_slow_s: int = 30
+    """Seconds between two messages of a user in a raid."""
+    raid_s: int = 300
+    """How long that holds."""
     duplicate_window_s: float = 0.0
     """The same text of the same user is refused for so long; 0 = never."""
     user_chat: Rate = UNLIMITED
@@ -146,6 +154,10 @@ class Policy:
             "queue_max": self.queue_max >= 1,
             "duplicate_window_s": self.duplicate_window_s >= 0,
             "review_s": self.review_s >= 0,
+            "raid_joins": self.raid_joins >= 0,
+            "raid_repeats": self.raid_repeats >= 0,
+            "raid_slow_s": self.raid_slow_s >= 1,
+            "raid_s": self.raid_s >= 1,
         }
         for field, holds in checks.items():
             if not holds:

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from broker.core.moderation.raids import RaidDetector, RaidRules
 from broker.core.rooms.effects import Effect
 from broker.core.rooms.modes import ModeChanges
+from broker.core.rooms.policies import Policy
 
 __all__ = ["RaidWatch"]
 
@@ -20,18 +21,20 @@ class RaidWatch(Generic[T]):
 
     __slots__ = ("_detector", "_modes", "_now_ms", "_rules", "ends_at")
 
-    def __init__(self, rules: RaidRules, modes: ModeChanges[T], now_ms: Callable[[], int]) -> None:
-        self._rules = rules
-        self._detector = RaidDetector(rules)
+    def __init__(self, policy: Policy, modes: ModeChanges[T], now_ms: Callable[[], int]) -> None:
+        self._rules = _rules_of(policy)
+        self._detector = RaidDetector(self._rules)
         self._modes = modes
         self._now_ms = now_ms
         self.ends_at = inf
         """When `end` is due."""
 
-    def use_rules(self, rules: RaidRules) -> None:
-        """Apply other rules from now on; a raid that goes on keeps its end."""
-        self._rules = rules
-        self._detector = RaidDetector(rules)
+    def use_policy(self, policy: Policy) -> None:
+        """Apply another policy from now on; a raid that goes on keeps its end."""
+        rules = _rules_of(policy)
+        if rules != self._rules:
+            self._rules = rules
+            self._detector = RaidDetector(rules)
 
     @property
     def is_on(self) -> bool:
@@ -58,3 +61,7 @@ class RaidWatch(Generic[T]):
         """Go on with the end of a raid from before a restart."""
         until_ms = self._modes.modes.raid_until_ms
         self.ends_at = now + max(0.0, (until_ms - self._now_ms()) / 1000) if until_ms else inf
+
+
+def _rules_of(policy: Policy) -> RaidRules:
+    return RaidRules(policy.raid_joins, policy.raid_repeats, policy.raid_slow_s, policy.raid_s)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from broker.core.moderation.raids import RaidRules
 from broker.core.moderation.screening import Screens
 from broker.core.rooms.policies import Policy
 from broker.core.rooms.types import CustomRule, TypeRules
@@ -40,8 +39,6 @@ class RoomRules:
     """Whether guests get masks in place of names and ids of viewers."""
     screens: Screens = field(default_factory=Screens)
     """What messages are screened for."""
-    raids: RaidRules = field(default_factory=RaidRules)
-    """What sets slow mode by itself."""
     types: TypeRules = field(init=False)
 
     def __post_init__(self) -> None:
@@ -49,12 +46,6 @@ class RoomRules:
 
     def with_policy(self, policy: Policy) -> RoomRules:
         """Return these rules with another policy, and the same table of types."""
-        return self._with(replace(self, policy=policy))
-
-    def with_raids(self, raids: RaidRules) -> RoomRules:
-        """Return these rules with other raids, and the same table of types."""
-        return self._with(replace(self, raids=raids))
-
-    def _with(self, changed: RoomRules) -> RoomRules:
+        changed = replace(self, policy=policy)
         object.__setattr__(changed, "types", self.types)
         return changed

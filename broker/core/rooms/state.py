@@ -149,7 +149,7 @@ class RoomState(Generic[T]):
         self.refusal_of, self.own_mute = self._posting.refusal_of, self._posting.guard.own_mute
         self.modes: ModeChanges[T] = ModeChanges(self._posting.guard, self._stream)
         """Who may chat, and how."""
-        self.raids: RaidWatch[T] = RaidWatch(rules.raids, self.modes, self._posting.guard.now_ms)
+        self.raids: RaidWatch[T] = RaidWatch(policy, self.modes, self._posting.guard.now_ms)
         """What sets slow mode by itself."""
         self._delayed: DelayedTicks[T] = DelayedTicks()
         self.post = self._posting.post
@@ -213,6 +213,7 @@ class RoomState(Generic[T]):
         self.policy = policy
         self.has_batches = policy.batch_max > 0
         self._posting.use_policy(policy)
+        self.raids.use_policy(policy)
         if self.has_tick:
             self.interval_s = max(policy.tick_ms / 1000, min(self.interval_s, policy.tick_max_ms / 1000))
 

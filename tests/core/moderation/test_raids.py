@@ -33,7 +33,7 @@ def test_repeated_texts_are_a_raid_too() -> None:
 
 
 def raided(**rules: Any) -> RoomState[int]:
-    return RoomState(RoomRules(policy_from("roomcast", {}), CUSTOM, raids=RaidRules(**rules)), 7, random.Random(1), 0.0)
+    return RoomState(RoomRules(policy_from("roomcast", rules), CUSTOM), 7, random.Random(1), 0.0)
 
 
 def changes(effects: Any) -> list[RoomModes]:
@@ -42,7 +42,7 @@ def changes(effects: Any) -> list[RoomModes]:
 
 
 def test_slow_mode_begins_on_a_raid_and_ends_by_itself() -> None:
-    room = raided(joins=5, slow_s=30, lasts_s=60)
+    room = raided(raid_joins=5, raid_slow_s=30, raid_s=60)
     room.tick(0.0, 0)
     for number in range(5):
         room.enter(f"raider-{number}", "R", Role.VIEWER, 1.0)
@@ -61,18 +61,18 @@ def test_other_rules_hold_at_once_in_an_open_room() -> None:
     for number in range(5):
         room.enter(f"raider-{number}", "R", Role.VIEWER, 1.0)
     assert changes(room.tick(1.0, 1000)) == []
-    room.raids.use_rules(RaidRules(joins=1))
+    room.set_rules({"raid_joins": 1})
     room.tick(2.0, 2000)
     room.enter("raider", "R", Role.VIEWER, 2.0)
     assert len(changes(room.tick(3.0, 3000))) == 1
 
 
 def test_staff_end_it_sooner_and_a_restart_goes_on_with_its_end() -> None:
-    room = raided(joins=1, lasts_s=60)
+    room = raided(raid_joins=1, raid_s=60)
     room.tick(0.0, 0)
     room.enter("raider", "R", Role.VIEWER, 1.0)
     room.tick(1.0, 1000)
-    later = raided(joins=1, lasts_s=60)
+    later = raided(raid_joins=1, raid_s=60)
     later.restore(1, room.totals(), (), 100.0)
     assert later.expiry_due_at == 160.0
     room.modes.change({"raid_slow_s": 0, "raid_until_ms": 0}, "mod", "Mod", 2.0, 0)
