@@ -9,11 +9,12 @@ from functools import cache
 from inspect import cleandoc
 from typing import Any
 
+from broker.http.live import MAX_SECONDS
 from broker.http.problems import STATUS
 from protocol.codes import MESSAGE_TYPES, ErrorCode, MessageType, Role
 from protocol.fields import RECORD_SCHEMAS, SCHEMA_PREFIX, schema_of
 from protocol.json_values import as_json
-from protocol.operations import EDITION, OPERATIONS, KeyUse, OperationRow
+from protocol.operations import BY_NAME, EDITION, OPERATIONS, KeyUse, OperationRow
 from protocol.payloads import PAYLOAD_KINDS
 from protocol.webhook_events import EVENTS, EventRow, envelope_schema
 
@@ -46,7 +47,8 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "roomcast control API", "version": str(EDITION)},
         "security": [{"key": []}],
-        "paths": {_path(row): {"post": _operation(row)} for row in OPERATIONS},
+        "paths": {_path(row): {"post": _operation(row)} for row in OPERATIONS}
+        | {path: {"get": read} for path, read in _reads().items()},
         "webhooks": {row.type: {"post": _webhook(row)} for row in EVENTS},
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "rk_<id>_<secret>"}},
@@ -91,6 +93,57 @@ def _operation(row: OperationRow) -> dict[str, Any]:
                     "application/json": {"schema": schema_of(row.read_result), "example": as_json(row.example[1])}
                 },
             },
+            **{str(status): _problem(_REASONS[status]) for status in statuses},
+        },
+    }
+
+
+def _reads() -> dict[str, dict[str, Any]]:
+    """Return the paths that are read with GET. Any: JSON."""
+    stats = schema_of(BY_NAME["rooms.stats"].read_result)
+    room = {"name": "room", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    seconds = {
+        "name": "seconds", "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_SECONDS, "default": 1},
+    }  # fmt: skip
+    text = {"type": "string"}
+    return {
+        "/stats/{room}": _read(
+            "stats.room", "Live statistics of a room, an event a second, as Server-Sent Events.",
+            "The data of an event is a result of rooms.stats with the seconds since the last one; the first has so many"
+            " of the past as `seconds` says. The event `closed` is the last one. Scope rooms:read.",
+            "text/event-stream", stats, (room, seconds), (400, 401, 403, 404, 429, 503),
+        ),
+        "/stats": _read(
+            "stats.broker", "Live statistics of the broker, an event a second, as Server-Sent Events.",
+            "For keys of no tenant with the scope admin.", "text/event-stream", {"type": "object"}, (),
+            (401, 403, 429, 503),
+        ),
+        "/metrics": _read(
+            "metrics", "Metrics in the text format of Prometheus.", "For keys of no tenant, where keys are configured.",
+            "text/plain", text, (), (401, 403, 429),
+        ),
+    }  # fmt: skip
+
+
+def _read(
+    id: str,
+    summary: str,
+    description: str,
+    media_type: str,
+    schema: dict[str, Any],
+    parameters: tuple[dict[str, Any], ...],
+    statuses: tuple[int, ...],
+) -> dict[str, Any]:
+    """Return the description of a path that is read. Any: JSON."""
+    return {
+        "operationId": id,
+        "tags": ["reads"],
+        "summary": summary,
+        "description": description,
+        "parameters": list(parameters),
+        "responses": {
+            "200": {"description": "Done", "content": {media_type: {"schema": schema}}},
             **{str(status): _problem(_REASONS[status]) for status in statuses},
         },
     }

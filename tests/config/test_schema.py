@@ -418,7 +418,9 @@ def test_every_reloadable_setting_exists() -> None:
     }
     assert names | set(config.__struct_fields__) >= RELOADABLE
     sections = {rule: "moderation" if rule.startswith("raid_") else "room" for rule in ROOM_RULES}
-    assert {f"{sections[rule]}.{rule}" for rule in ROOM_RULES} <= RELOADABLE, "what one room may change, all may without a restart"
+    assert {f"{sections[rule]}.{rule}" for rule in ROOM_RULES} <= RELOADABLE, (
+        "what one room may change, all may without a restart"
+    )
 
 
 def test_a_zero_that_switches_a_limit_off_is_named() -> None:

@@ -278,7 +278,12 @@ async def test_many_messages_have_a_result_each() -> None:
 
 def test_openapi_names_every_operation_and_every_reference_leads_somewhere() -> None:
     found = document()
-    assert {path["post"]["operationId"] for path in found["paths"].values()} == BY_NAME.keys()
+    assert {path["post"]["operationId"] for path in found["paths"].values() if "post" in path} == BY_NAME.keys()
+    reads = {path for path, methods in found["paths"].items() if "get" in methods}
+    assert reads == {"/stats/{room}", "/stats", "/metrics"}
+    stream = found["paths"]["/stats/{room}"]["get"]
+    assert [each["name"] for each in stream["parameters"]] == ["room", "seconds"]
+    assert stream["responses"]["200"]["content"].keys() == {"text/event-stream"}
     text = json.dumps(found)
     for name in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:
         assert name in found["components"]["schemas"]
