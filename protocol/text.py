@@ -39,6 +39,8 @@ INVISIBLE = re.compile(f"[{_INVISIBLE}]")
 """A character that shows nothing: Default_Ignorable_Code_Point, interlinear marks and the empty Braille cell."""
 _has_visible = re.compile(rf"[^\s{_INVISIBLE}]").search
 
+RIGHT_TO_LEFT = "\u202e"
+"""Right-to-left override: what follows it is shown from right to left, Latin letters too."""
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Bidirectional controls: with one of them a text can reorder the text around it."""
 REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from broker.core.moderation.word_fold import CharacterTable, places_of
-from protocol.text import INVISIBLE
+from protocol.text import INVISIBLE, RIGHT_TO_LEFT
 
 __all__ = ["REPEATED_CHARS", "Detected", "Detector", "detect", "has_link"]
 
@@ -90,5 +90,6 @@ def detect(text: str) -> list[Detected]:
 
 
 def has_link(text: str) -> bool:
-    """Return whether a link is found in ``text``."""
-    return _SEARCHES[Detector.LINK].search(text.translate(_PLAIN)) is not None
+    """Return whether a link is found in ``text``, or in what is shown of it from right to left."""
+    plain, search = text.translate(_PLAIN), _SEARCHES[Detector.LINK].search
+    return search(plain) is not None or (RIGHT_TO_LEFT in text and search(plain[::-1]) is not None)

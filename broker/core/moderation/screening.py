@@ -14,7 +14,7 @@ from broker.core.moderation.detectors import Detector, detect
 from broker.core.moderation.words import Finding, WordAction, WordFilter, masked
 from broker.core.tenants.names import split_name
 from protocol.codes import CUSTOM_TYPE_MIN, MessageType, Role
-from protocol.text import fits_room_pattern
+from protocol.text import RIGHT_TO_LEFT, fits_room_pattern
 
 __all__ = ["Screen", "ScreenGroup", "ScreenResult", "Screens", "with_near_duplicate"]
 
@@ -69,13 +69,11 @@ class Screen:
             return self._known[text]
         except KeyError:
             pass
-        findings = [each for one in self._filters for each in one.find(text)]
-        if self._detectors:
-            findings += [
-                Finding(start, end, detector.value, "", detector.value, self._detectors[detector])
-                for detector, start, end in detect(text)
-                if detector in self._detectors
-            ]
+        findings = self._findings(text)
+        if RIGHT_TO_LEFT in text:
+            length = len(text)
+            for each in self._findings(text[::-1]):
+                findings.append(each._replace(start=length - each.end, end=length - each.start))
         verdict = None
         if findings:
             verdict = ScreenResult(max(each.action for each in findings), tuple(findings))
@@ -84,6 +82,16 @@ class Screen:
                 self._known.clear()
             self._known[text] = verdict
         return verdict
+
+    def _findings(self, text: str) -> list[Finding]:
+        findings = [each for one in self._filters for each in one.find(text)]
+        if self._detectors:
+            findings += [
+                Finding(start, end, detector.value, "", detector.value, self._detectors[detector])
+                for detector, start, end in detect(text)
+                if detector in self._detectors
+            ]
+        return findings
 
     def masked_name(self, name: str) -> str:
         """Return a name, each word masked whose action is more than to flag it: a name is never refused."""

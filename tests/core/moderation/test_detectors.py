@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.moderation.detectors import REPEATED_CHARS, Detector, detect
+from broker.core.moderation.detectors import REPEATED_CHARS, Detector, detect, has_link
 
 INNOCENT = (Path(__file__).parent / "innocent.txt").read_text("utf-8").splitlines()
 
@@ -66,3 +66,9 @@ def test_places_are_inside_the_text(text: str) -> None:
 def test_a_phone_number_with_marks_is_detected(number: str, marks: list[str]) -> None:
     text = number[0] + "".join(mark + each for mark, each in zip(marks, number[1:], strict=True))
     assert Detector.PHONE in [each.detector for each in detect(f"打 {text} 找我")]
+
+
+def test_a_link_that_is_shown_from_right_to_left_is_one() -> None:
+    assert has_link("\u202emoc.elpmaxe.pohs")
+    assert not has_link("moc.elpmaxe.pohs")
+    assert not has_link("\u202e哈哈")

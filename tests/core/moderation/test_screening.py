@@ -33,6 +33,9 @@ SCREEN = Screen([WordFilter.build(LISTS)], {})
         ("便宜套现", MASK, "便宜**"),
         ("套现和赌博", BLOCK, "**和赌博"),
         ("整套现货", None, "整套现货"),
+        ("hi \u202edrowdab!", MASK, "hi *******!"),  # shown from right to left
+        ("badword \u202e博赌", BLOCK, "******* \u202e博赌"),
+        ("drowdab", None, "drowdab"),
     ],
 )
 def test_the_highest_action_counts(text: str, action: WordAction | None, shown: str) -> None:
