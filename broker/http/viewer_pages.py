@@ -26,7 +26,7 @@ __all__ = ["TOKEN_PATH", "TOKEN_S", "ViewerPages", "console_site", "viewer_pages
 
 TOKEN_PATH = "/pages/token"
 TOKEN_S = 600
-ROLES = {role.name.lower(): role for role in (Role.VIEWER, Role.VIP, Role.MODERATOR, Role.HOST)}
+ROLES = {role.name.lower(): role for role in (Role.VIEWER, Role.VIP, Role.MODERATOR, Role.HOST, Role.APP)}
 MAX_QUERY = 512
 VIEWER_PAGES = frozenset({"room", "host"})
 CONSOLE_PAGES = frozenset({"console"})

@@ -237,7 +237,7 @@ async def test_tokens_are_given_in_development_mode_only() -> None:
             assert first["user"] != second["user"]
             assert broker.context.auth.verify(first["token"]).role is Role.VIEWER
             assert (await client.post(url)).status_code == 405
-            for query in ("role=app", "role=", "user=%00", "x=1", "role=host&role=host", "user=%20a"):
+            for query in ("role=guest", "role=", "user=%00", "x=1", "role=host&role=host", "user=%20a"):
                 assert (await client.get(f"{url}?{query}")).status_code == 400, query
             for headers in (
                 {"Host": "evil.example"},

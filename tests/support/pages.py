@@ -10,7 +10,8 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,30 @@ from tests.support.integration import require_marker
 from tests.support.processes import DEADLINE_S, command, environment
 from tests.support.programs import needs
 
-__all__ = ["MARKUP", "SIZES", "PageBroker", "bad_names", "chromium", "errors_of", "low_contrast", "page_broker"]
+__all__ = [
+    "MARKUP",
+    "SIZES",
+    "PageBroker",
+    "bad_names",
+    "chromium",
+    "errors_of",
+    "low_contrast",
+    "page_broker",
+    "wait_until",
+]
 
 SIZES = {"phone": (360, 740), "tablet": (768, 1024), "desk": (1440, 900)}
 MARKUP = "\"><img src=x onerror=document.title='broken'>"
 """A text that would run if any page made markup of it."""
 FLAGS = ("--disable-background-networking", "--disable-component-update", "--disable-gpu", "--no-first-run")
+
+
+def wait_until(is_so: Callable[[], object], seconds: float = 30.0) -> None:
+    """Wait until something is so, asking ten times a second."""
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "the condition is still false"
+        time.sleep(0.1)
 
 
 class PageBroker:

@@ -1,0 +1,218 @@
+"""The host desk in a real Chromium: a whole show, what went wrong, hostile texts, three sizes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.pages import (
+    MARKUP,
+    SIZES,
+    PageBroker,
+    bad_names,
+    chromium,
+    errors_of,
+    low_contrast,
+    page_broker,
+    wait_until,
+)
+from tests.support.programs import needs
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageBroker]:
+    with page_broker(tmp_path_factory.mktemp("broker") / "data") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB")
+    context.set_default_timeout(30_000)
+    found = context.new_page()
+    found.errors = errors_of(found)
+    yield found
+    title = found.title()
+    context.close()
+    assert title != "broken"
+    assert found.errors == []
+
+
+def shop(broker: PageBroker, room: str) -> None:
+    broker.call("rooms.open", room=room, title=f"Evening {MARKUP}")
+    for number, title in enumerate(("Celadon mug", MARKUP, "Ink bowl"), 1):
+        broker.call(
+            "products.put", room=room, id=f"mug-{number}", version=1, title=title, price_cents=1000 * number,
+            position=number, stock=40, image="https://elsewhere.example/mug.png" if number == 2 else None,
+        )  # fmt: skip
+
+
+def launch(page: Any, tile: str, **fields: str) -> None:
+    page.locator(".tool").get_by_text(tile, exact=True).click()
+    sheet = page.get_by_role("dialog")
+    for name, value in fields.items():
+        sheet.locator(f"[name={name}]").fill(value)
+    sheet.get_by_role("button", name="Start").click()
+    wait_until(lambda: not sheet.is_visible() or sheet.get_by_role("alert").is_visible())
+    assert not sheet.is_visible(), sheet.get_by_role("alert").inner_text()
+
+
+def activity(broker: PageBroker, room: str, kind: str) -> Any:
+    found = [item["data"] for item in broker.call("activities.list", room=room)["items"] if item["kind"] == kind]
+    return found[0] if found else None
+
+
+def test_a_whole_show(broker: PageBroker, page: Any) -> None:
+    room = "show"
+    shop(broker, room)
+    page.goto(f"{broker.viewers}/host/{room}?lang=en")
+    page.get_by_role("heading", name=f"Evening {MARKUP}").wait_for()
+    # Explaining, by button and by key, and back.
+    page.get_by_role("button", name="Explain next").click()
+    wait_until(lambda: activity(broker, room, "products")["explaining"]["product"] == "mug-1")
+    page.locator(".now h2", has_text="Celadon mug").wait_for()
+    page.keyboard.press("n")
+    wait_until(lambda: activity(broker, room, "products")["explaining"]["product"] == "mug-2")
+    page.locator(".toast").get_by_role("button", name="Undo").last.click()
+    wait_until(lambda: activity(broker, room, "products")["explaining"]["product"] == "mug-1")
+    # Everything that is launched, runs.
+    launch(page, "Announce", text=MARKUP)
+    launch(page, "Pin", text="Free shipping")
+    launch(page, "Flash sale", price="19.9", stock="30", soon_s="0")
+    launch(page, "Packet", total="66.60", shares="6", title=MARKUP)
+    launch(page, "Poll", title=MARKUP, options=f"red | {MARKUP[:40]}")
+    launch(page, "Lucky bag", prize="mug", winners="2")
+    launch(page, "Mic seats", seats="2")
+    launch(page, "Quiz", title="Which?", options="a | b", right="2", seconds="5")
+    sale = activity(broker, room, "sales")
+    assert (sale["stock"], sale["price_cents"]) == (30, 1990)
+    assert activity(broker, room, "packets")["total_cents"] == 6660
+    assert activity(broker, room, "polls")["terms"]["options"] == ["red", MARKUP[:40]]
+    assert [pin["payload"] for pin in broker.call("rooms.get", room=room)["pinned"]] == [["Free shipping"]]
+    page.locator(".running li[data-kind=lotteries]").wait_for()
+    kinds = page.locator(".running li").evaluate_all("rows => rows.map(row => row.dataset.kind).sort()")
+    assert kinds == ["lotteries", "packets", "polls", "quizzes", "sales"]
+    page.get_by_text("free", exact=True).first.wait_for()
+    # What asks once, asks once; the right answer is the one that was fixed.
+    poll = page.locator(".running li[data-kind=polls]")
+    poll.get_by_role("button", name="Stop").click()
+    poll.get_by_text("Nobody can take part any more.").wait_for()
+    poll.get_by_role("button", name="Stop").click()
+    wait_until(lambda: activity(broker, room, "polls")["state"] == "closed")
+    page.get_by_role("button", name="Reveal").click()
+    wait_until(lambda: activity(broker, room, "quizzes")["question"]["state"] == "revealed")
+    assert activity(broker, room, "quizzes")["question"]["answer"]["option"] == 1
+    # Modes and phases.
+    page.get_by_label("Slow, 5 s").check()
+    wait_until(lambda: broker.call("moderation.get_modes", room=room)["slow_s"] == 5)
+    page.get_by_label("No links").check()
+    wait_until(lambda: broker.call("moderation.get_modes", room=room)["links"] is False)
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_text('Viewers see "the host is away').wait_for()
+    page.get_by_role("button", name="Resume").click()
+    wait_until(lambda: broker.call("rooms.get", room=room)["phase"] == "live")
+    # The end needs a second: a tap is not enough.
+    page.get_by_role("button", name="End").click()
+    page.wait_for_timeout(300)
+    assert broker.call("rooms.get", room=room)["phase"] == "live"
+    page.locator("#end").hover()
+    page.mouse.down()
+    page.get_by_text("The show has ended").wait_for()
+    page.mouse.up()
+    page.get_by_role("button", name="Go live").click()
+    page.get_by_role("dialog").get_by_role("button", name="Go live").click()
+    wait_until(lambda: broker.call("rooms.get", room=room)["phase"] == "live")
+
+
+def test_what_viewers_ask_most_is_counted_and_answered(broker: PageBroker, page: Any) -> None:
+    shop(broker, "asks")
+    page.goto(f"{broker.viewers}/host/asks?lang=en")
+    page.get_by_role("button", name="Explain next").wait_for()
+    for user in range(4):
+        broker.call("messages.publish", room="asks", type=1, payload=["does it leak?", None], as_user=f"u{user}")
+    broker.call("messages.publish", room="asks", type=1, payload=[f"why {MARKUP}?", None], as_user="eve")
+    broker.call("messages.publish", room="asks", type=1, payload=["nice", None], as_user="ann")
+    page.locator(".asks li", has_text="does it leak?").get_by_text("\u00d74").wait_for()
+    assert page.locator(".asks li").count() == 2
+    page.get_by_role("button", name="Answered does it leak?").click()
+    page.locator(".asks li.done").wait_for()
+
+
+def test_a_host_asks_the_platform_for_what_costs_money(broker: PageBroker, page: Any) -> None:
+    shop(broker, "paid")
+    page.goto(f"{broker.viewers}/host/paid?lang=en#t=dev:ann:host")
+    page.get_by_role("button", name="Explain next").wait_for()
+    assert "dev:ann" not in page.url
+    page.locator(".tool").get_by_text("Packet", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Start").click()
+    page.get_by_role("dialog").get_by_role("alert").wait_for()
+    assert activity(broker, "paid", "packets") is None
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.className") == "tool"
+
+
+def test_a_viewer_is_told_that_this_is_not_its_desk(broker: PageBroker, page: Any) -> None:
+    shop(broker, "rights")
+    page.goto(f"{broker.viewers}/host/rights?lang=en#t=dev:ann:viewer")
+    page.get_by_text("the desk needs a host or an assistant").wait_for()
+    assert page.locator(".tool:not([disabled])").count() == 0
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("theme", "language"), [("dark", "zh"), ("light", "en")])
+def test_the_desk_is_readable_and_named_at_every_size(
+    broker: PageBroker, browser: Any, size: str, theme: str, language: str
+) -> None:
+    shop(broker, "looks")
+    width, height = SIZES[size]
+    context = browser.new_context(viewport={"width": width, "height": height})
+    page = context.new_page()
+    errors = errors_of(page)
+    page.goto(f"{broker.viewers}/host/looks?lang={language}&theme={theme}")
+    page.locator("#order li").nth(2).wait_for()
+    for pane in ("order", "launch", "asks") if size == "phone" else ("",):
+        if pane:
+            page.locator(f"[data-tab={pane}]").click()
+        assert bad_names(page) == []
+        assert low_contrast(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert errors == []
+    context.close()
+
+
+def test_the_fold_of_questions_and_activities() -> None:
+    done = subprocess.run(
+        [needs("node"), Path(__file__).with_name("host_view.mjs")], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    out = json.loads(done.stdout)
+    assert out["top"] == [["能微波吗？", 10], ["how big is it", 1]]
+    assert out["later"] == ["how big is it"]
+    assert out["bound"] == 3
+    assert out["series"] == [60, 99, 12]
+    assert out["running"] == [["lotteries", False, None], ["polls", False, None], ["sales", True, 0.25]]
+    assert out["shelf"] == [["bca", "b"], ["bca", "a"], ["bca", "b"]]
+
+
+def test_the_desk_comes_back_after_its_link_was_cut(broker: PageBroker, page: Any) -> None:
+    shop(broker, "cut")
+    page.goto(f"{broker.viewers}/host/cut?lang=en")
+    page.get_by_role("button", name="Explain next").wait_for()
+    broker.call("users.disconnect", user="host", reason="test", reconnect=True)
+    time.sleep(0.2)
+    page.get_by_role("button", name="Explain next").click(timeout=30_000)
+    wait_until(lambda: activity(broker, "cut", "products")["explaining"]["product"] == "mug-1")
