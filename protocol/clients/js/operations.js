@@ -152,6 +152,8 @@ export const OPERATIONS = {
   "moderation.undo": [515, "SanctionDone"],
   "moderation.set_modes": [520, "RoomModes"],
   "moderation.get_modes": [521, "RoomModes"],
+  "dictionaries.get": [600, "DictionaryText"],
+  "dictionaries.use": [601, "DictionaryInUse"],
   "activities.list": [580, "ActivityList"],
 };
 export const RESULT_RECORDS = {
@@ -188,6 +190,8 @@ export const RESULT_RECORDS = {
   "DeletedKey": [["deleted", "boolean"]],
   "DeletedMessages": [["deleted", "integer 0.."], ["offset", "integer 0.."]],
   "DeletedWordList": [["deleted", "boolean"]],
+  "DictionaryInUse": [["codec", "integer 1..15"]],
+  "DictionaryText": [["sha256", "SHA-256"], ["nbytes", "integer 1..65536"], ["data", "text 1..60000"]],
   "DirectProgress": [["batch", "text 1..64"], ["pending", "integer 0.."], ["acked", "integer 0.."], ["expired", "integer 0.."], ["cancelled", "integer 0..", 0]],
   "DirectStateView": [["state", "nil or name of DirectStatus"]],
   "DirectView": [["id", "integer 0.."], ["type", "integer 1..255"], ["state", "name of DirectStatus"], ["at_ms", "integer 0.."], ["expires_at_ms", "integer 0.."], ["batch", "nil or text 1..64", null], ["payload", "any", null]],

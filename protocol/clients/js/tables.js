@@ -5,7 +5,7 @@ export const FEATURES = {"LZ4": 1, "LZ4_DICT_1": 2, "TICKET": 4, "CALL": 16};
 /** Members of the enumerations of the wire: name in lower case by number. */
 export const ENUMS = {
   "Lane": {"0": "control", "1": "commerce", "2": "paid", "3": "chat", "4": "ambient"},
-  "Codec": {"0": "plain", "1": "lz4", "2": "lz4_dict_1"},
+  "Codec": {"0": "plain", "1": "lz4", "2": "lz4_dict_1", "3": "lz4_dict_2", "4": "lz4_dict_3"},
   "Tier": {"20": "full", "10": "medium", "5": "low"},
   "Role": {"0": "guest", "1": "viewer", "2": "vip", "3": "moderator", "4": "assistant", "5": "host", "6": "app"},
   "RoomPhase": {"1": "live", "2": "paused", "3": "ended"},
@@ -49,6 +49,7 @@ export const RECORDS = {
   "LikePayload": [["count", "integer 1..1000"]],
   "MediaPayload": [["url", "https URL"], ["kind", "MediaKind"], ["size_bytes", "integer 0..1099511627776"], ["sha256", "SHA-256"], ["caption", "lines 0..200", ""]],
   "NotAddressedPayload": [],
+  "OfferedDictionary": [["codec", "integer 1..15"], ["sha256", "SHA-256"], ["nbytes", "integer 1..65536"]],
   "PhasePayload": [["phase", "RoomPhase"]],
   "PinnedMessage": [["id", "text 1..64"], ["type", "integer 1..255"], ["payload", "any"], ["user_id", "text 0..64"], ["name", "text 0..64"], ["at_ms", "integer 0.."], ["expires_at_ms", "integer 0..", 0], ["offset", "integer 0..", 0]],
   "PinsPayload": [["pinned", "array of 0..3 PinnedMessage"]],
@@ -58,7 +59,7 @@ export const RECORDS = {
   "RoomKey": [["name", "text 1..128"], ["value", "any"], ["version", "integer 0.."], ["expires_at_ms", "nil or integer 0..", null], ["owner", "nil or user id", null]],
   "RoomPulse": [["room", "integer 0..4294967295"], ["online", "integer 0.."], ["interval_ms", "integer 0.."]],
   "RoomRole": [["room", "integer 0..4294967295"], ["role", "Role"]],
-  "ServerHello": [["version", "integer 1..255"], ["features", "integer 0..4294967295"], ["server_ms", "integer 0.."], ["heartbeat_ms", "integer 0.."], ["cut_ms", "integer 0.."], ["max_rooms", "integer 1.."], ["types", "array of 0..128 CustomType", []], ["server", "text 0..64", ""]],
+  "ServerHello": [["version", "integer 1..255"], ["features", "integer 0..4294967295"], ["server_ms", "integer 0.."], ["heartbeat_ms", "integer 0.."], ["cut_ms", "integer 0.."], ["max_rooms", "integer 1.."], ["types", "array of 0..128 CustomType", []], ["server", "text 0..64", ""], ["dictionaries", "array of 0..4 OfferedDictionary", []]],
   "State": [["at_ms", "integer 0.."], ["phase", "RoomPhase"], ["stage", "integer 0..4"], ["interval_ms", "integer 0.."], ["online", "integer 0.."], ["users", "integer 0.."], ["uniques", "integer 0.."], ["peak", "integer 0.."], ["likes", "integer 0.."], ["top_likers", "array of 0..64 pair of text 1..64 and integer 0..", []], ["joins", "array of 0..64 pair of text 1..64 and text 0..64", []], ["joins_more", "integer 0..", 0], ["accounts", "array of 0..5 Account", []]],
   "Tick": [["at_ms", "integer 0.."], ["interval_ms", "integer 0.."], ["stage", "integer 0..4"], ["entries", "array of 0..1024 TickEntry"], ["account", "nil or Account", null]],
   "TickEntry": [["type", "integer 1..255"], ["user_id", "text 1..64"], ["name", "text 0..64"], ["payload", "any"], ["count", "integer 1..", 1], ["senders", "array of 0..3 text 1..64", []], ["role", "Role", 1]],
