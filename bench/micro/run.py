@@ -33,6 +33,7 @@ BENCHES: dict[str, tuple[str, str, str]] = {
     "metrics": ("scrape", "metrics", "loop time of a scrape of /metrics with 5,000 rooms, and its longest step"),
     "core": ("core", "core", "codec, window, limits and queue, one by one"),
     "words": ("words", "words", "a message searched for 50,000 words and by the detectors of moderation"),
+    "reload": ("reload", "reload", "how long a reload of 50,000 words holds the event loop"),
     "sanctions": ("sanctions", "sanctions", "a mute and a ban in a room of 100,000 viewers, until they hold"),
     "report": (
         "report",

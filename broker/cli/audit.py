@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from broker.cli.ledger import copy_option, data_options, entries_of, key_option, keys_of, opened
+from broker.cli.ledger import copy_option, data_options, entries_of, entries_options, keys_of, opened
 from broker.ledger.audits import AuditEntry, AuditFilter, audit_of
 from broker.ledger.entries import AUDITED
 
@@ -81,16 +81,10 @@ def head(config_path: Path | None, settings: tuple[str, ...], data_dir: Path | N
 
 
 @audit.command(short_help="Write the entries of the audit as NDJSON.")
-@data_options
-@copy_option
-@key_option
-@click.option("--tenant", help='Only this tenant, "" = the default one.')
-@click.option("--room", help="Only this room.")
+@entries_options
 @click.option("--actor", help="Only what this key or user has done, or what was done on its behalf.")
 @click.option("--subject", help="Only what was done about this user.")
 @click.option("--operation", help="Only this operation.")
-@click.option("--after", type=click.IntRange(0), default=0, show_default=True, help="Only entries after this number.")
-@click.option("--output", type=click.File("w", encoding="utf-8", atomic=True), default="-", help="File, - = stdout.")
 def export(
     config_path: Path | None,
     settings: tuple[str, ...],
@@ -107,6 +101,8 @@ def export(
 ) -> None:
     """Write the entries of the audit as NDJSON, the oldest first; the chain is checked on the way."""
     # Any: click's file object.
+    if room is not None and tenant is None:
+        tenant = ""
     selection = AuditFilter(tenant, actor, subject, operation, room)
     keys = keys_of(config_path, settings, key_file, is_configured=data_dir is None and copy is None)
     with opened(config_path, settings, data_dir, copy, keys) as reader:

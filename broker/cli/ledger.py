@@ -32,7 +32,7 @@ from broker.ledger.orders import order_of
 from broker.ledger.replay import RoomReplay, event_of, replay
 from broker.ledger.restore import restore
 
-__all__ = ["as_json_line", "copy_option", "data_options", "keys_of", "ledger", "moment_ms", "opened"]
+__all__ = ["as_json_line", "copy_option", "data_options", "entries_options", "keys_of", "ledger", "moment_ms", "opened"]
 
 F = TypeVar("F", bound=Callable[..., Any])  # Any: click commands have every signature.
 
@@ -71,6 +71,20 @@ def key_option(command: F) -> F:
         type=UserPath(dir_okay=False),
         help="Keys of an encrypted ledger (ledger.key_file).",
     )(command)
+
+
+def entries_options(command: F) -> F:
+    """Add the options of a command that writes entries as NDJSON: which ledger, whose entries, and where to."""
+    for option in (
+        click.option("--output", type=click.File("w", encoding="utf-8", atomic=True), default="-",
+                     help="File, - = stdout."),
+        click.option("--after", type=click.IntRange(0), default=0, show_default=True,
+                     help="Only entries after this number."),
+        click.option("--tenant", help='Only this tenant, "" = the default one; with --room: whose room it is.'),
+        click.option("--room", help="Only this room."),
+    ):  # fmt: skip
+        command = option(command)
+    return data_options(copy_option(key_option(command)))
 
 
 def keys_of(
@@ -175,13 +189,7 @@ def verify(
 
 
 @ledger.command(short_help="Write the entries as NDJSON.")
-@data_options
-@copy_option
-@key_option
-@click.option("--room", help="Only this room.")
-@click.option("--tenant", help='Only this tenant, "" = the default one; with --room: whose room it is.')
-@click.option("--after", type=click.IntRange(0), default=0, show_default=True, help="Only entries after this number.")
-@click.option("--output", type=click.File("w", encoding="utf-8", atomic=True), default="-", help="File, - = stdout.")
+@entries_options
 def export(
     config_path: Path | None,
     settings: tuple[str, ...],

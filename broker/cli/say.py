@@ -110,7 +110,7 @@ _REASONS = {
     ErrorCode.FOLLOWERS_ONLY: "the room is for those who have followed its host for a while",
     ErrorCode.EMOTE_ONLY: "the room takes no texts now",
     ErrorCode.LINKS_OFF: "the room takes no links",
-    ErrorCode.NOT_UNIQUE: "somebody has said that here",
+    ErrorCode.NOT_UNIQUE: "the same text was posted here within ten minutes",
     ErrorCode.SLOW_MODE: "the room is in slow mode: wait a little",
     ErrorCode.UNKNOWN_TYPE: "this broker does not know the type",
     ErrorCode.ROOM_PAUSED: "the room is paused",

@@ -68,7 +68,7 @@ class HintConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     template: Annotated[str, Meta(min_length=1, max_length=100)]
     """The hint; {name} is who wrote the message, and {word} the word."""
     target: Literal["staff", "room"] = "staff"
-    """Whom it is for: staff = the staff of the room alone, room = everybody, as a danmaku of bot_user."""
+    """Whom it is for: staff = the staff of the room alone, room = all members, as a danmaku of bot_user."""
     rooms: Annotated[str, Meta(min_length=1, max_length=65)] = "*"
     """Rooms in which it holds: a name, or the beginning of one with a * at the end."""
     cooldown_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
@@ -112,7 +112,7 @@ class ModerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     held_bytes_per_tenant: Annotated[int, Meta(ge=64 * 1024, le=16 * 1024 * 1024 * 1024)] = 64 * 1024 * 1024
     """Bytes of these."""
     reported_per_room: Annotated[int, Meta(ge=1, le=10_000)] = 200
-    """Messages that users have reported and nobody has decided, in a room."""
+    """Messages that users have reported and no reviewer has decided, in a room."""
     raid_joins: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
     """Users who come into a room within 10 s that are a raid: slow mode begins by itself; 0 = however many are none."""
     raid_repeats: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
@@ -128,7 +128,7 @@ class ModerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     hints: tuple[HintConfig, ...] = ()
     """Keyword hints, any number of these tables."""
     bot_user: Annotated[str, Meta(pattern=r"^[^\s\x00-\x1f]{1,64}\Z", examples=["assistant"])] = "assistant"
-    """User id under which the platform's bot posts hints for everybody; its own messages give no hint."""
+    """User id under which the platform's bot posts hints for all members; its own messages give no hint."""
     bot_name: Annotated[str, Meta(min_length=1, max_length=32)] = "Assistant"
     """Name that viewers see of it."""
 

@@ -24,7 +24,7 @@ class PrivacyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     quiet_hours: Annotated[str, Meta(max_length=11, examples=["22:00-08:00"])] | None = None
     """Time of day at which no marketing message is sent, as in 22:00-08:00; not set = there is none."""
     mask_names_for_guests: bool = False
-    """Guests see of other viewers the first character of the name, and an id that names nobody."""
+    """Guests see of other viewers the first character of the name, and an id that is no user's."""
     quiet_utc_offset_min: Annotated[int, Meta(ge=-840, le=840)] = 0
     """Minutes that the local time of quiet_hours is ahead of UTC, 480 for China."""
 

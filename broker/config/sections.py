@@ -180,7 +180,7 @@ class RoomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     review_s: Annotated[float, Meta(ge=0, le=3600)] | None = None
     """How long a message that is held waits until it is decided without a reviewer; 0 = it waits on."""
     approve_unreviewed: bool | None = None
-    """Show a message that nobody has reviewed in review_s; else it is rejected."""
+    """Show a message that no reviewer has decided in review_s; else it is rejected."""
     compress: bool | None = None
     """Compress a tick once per room when it wins."""
     user_chat_per_s: Annotated[float, Meta(ge=0.001, le=10_000)] | None = None
@@ -313,7 +313,7 @@ class TypeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     opaque: bool = False
     """Its payload is a text of base64 that the broker does not read: it is not moderated. Lanes 0 to 2 only."""
     marketing: bool = False
-    """Every message of it is marketing: it reaches nobody whose preference is against that. Lanes 0 to 2 only."""
+    """Every message of it is marketing: it reaches no user whose preference is against that. Lanes 0 to 2 only."""
 
     def rule(self) -> TypeRule:
         """The row this type adds to the table of `protocol.codes.MESSAGE_TYPES`."""

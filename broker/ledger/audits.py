@@ -16,7 +16,8 @@ SCAN_ENTRIES = 2000
 
 
 class AuditEntry(NamedTuple):
-    """One call that changed something, or was refused by its handler.
+    """The stored form of one call that changed something, or was refused by its handler; what callers get of it is
+    ``AuditItem``, whose fields after the actor are these.
 
     ``tenant``: whose it is; names below are plain ones of that tenant. ``actor``: id of the key or of the user, as
     ``actor_kind`` says ("key", "user", "program"); ``as_user``: on whose behalf, "" = its own; ``operation``, ``room``,

@@ -2,7 +2,7 @@
 
 The entry is written right after the effect, and the answer waits for it, so whatever was answered is in the audit. (An
 entry before the effect would say what may not have happened; one in the effect's own transaction would have to go
-through every room.) A kill in between leaves an effect that nobody was told of without an entry. Where the ledger
+through every room.) A kill in between leaves an effect that no caller has learned of without an entry. Where the ledger
 cannot take an entry now, the answer does not wait for long: up to `MAX_UNWRITTEN` entries wait in memory and are
 written with the next one; above that the oldest is lost, counted and logged.
 

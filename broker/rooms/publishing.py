@@ -38,7 +38,7 @@ class RoomPublisher:
 
     ``tag_bits``: bits of tags of the room; ``event_id``: id of an offset for streams of events; ``on_crash``: called
     while an exception of a deferred publication is being handled; ``traces``: posts that are followed; ``mask``: of the
-    room, None = it masks nobody.
+    room, None = it masks no name.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ class RoomViews:
         mask: NameMask | None = None,
     ) -> None:
         self.mask = mask
-        """Masks over who the viewers are, for guests; None: everybody is shown to everybody."""
+        """Masks over who the viewers are, for guests; None: all are shown to all."""
         self._name = name
         self._state = state
         self._preferences = preferences

@@ -6,7 +6,7 @@ code increments and requires its row here.
 
 Reading costs O(rooms), some 6 us a room that has changed since the last time and 1 us one at rest, and touches no disk.
 The sums over rooms are formed once for all rows, in steps of less than a millisecond between which the event loop may
-run (`collect_in_steps`): a scrape delays nobody.
+run (`collect_in_steps`): a scrape delays no viewer.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ room_modes = record(
 
 class Hint(NamedTuple):
     """A keyword hint for staff. ``rule``: its id; ``text``: the hint; ``word``: what was found in ``message``, which
-    ``user`` wrote and everybody sees."""
+    ``user`` wrote and all members see."""
 
     rule: str
     text: str

@@ -76,7 +76,7 @@ class ReviewState(IntEnum):
 
 
 class AtDeadline(IntEnum):
-    """What becomes of a message that nobody has decided in time."""
+    """What becomes of a message that no reviewer has decided in time."""
 
     REJECT = 0
     APPROVE = 1

@@ -42,7 +42,7 @@ class HintTarget(IntEnum):
     STAFF = 1
     """The staff of the room alone."""
     ROOM = 2
-    """Everybody: the platform's bot posts it as a danmaku."""
+    """All members: the platform's bot posts it as a danmaku."""
 
 
 class HintRule(NamedTuple):

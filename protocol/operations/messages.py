@@ -67,7 +67,7 @@ class PublishMessage(NamedTuple):
     name: str = ""
     audience: Audience | None = None
     marketing: bool = False
-    """It is sent to nobody whose preference is against marketing. Types of the deployment's own may always be so."""
+    """It is sent to no user whose preference is against marketing. Types of the deployment's own may always be so."""
 
 
 class Published(NamedTuple):
@@ -190,7 +190,7 @@ class DeletedMessages(NamedTuple):
 
 class TraceMessage(NamedTuple):
     """Ask what became of a message: of the one in the event at ``offset``, or of the newest one with this
-    ``client_msg_id``, of ``user`` or, where that is null, of anybody."""
+    ``client_msg_id``, of ``user`` or, where that is null, of any user."""
 
     room: str
     client_msg_id: str = ""

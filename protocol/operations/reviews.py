@@ -121,7 +121,7 @@ class ReviewPage(NamedTuple):
 
 class ClaimReview(NamedTuple):
     """Take messages of the queue for a while, so that no other reviewer decides them. ``items``: their ids, empty = the
-    ``limit`` oldest ones that nobody has."""
+    ``limit`` oldest ones that no reviewer has."""
 
     room: str
     items: tuple[int, ...] = ()
@@ -140,8 +140,9 @@ class ClaimedItems(NamedTuple):
 
 class DecideReview(NamedTuple):
     """Decide messages of the queue: ``items``, or all of ``user`` that wait. ``reason``: the author gets it with a
-    refusal; ``fence``: of the claim under which the caller has them, null = what the caller has or nobody; ``ban_s``:
-    how long a BAN lasts. A reported message stays where it is approved; where it is rejected, its event is deleted."""
+    refusal; ``fence``: of the claim under which the caller has them, null = what the caller or no reviewer has;
+    ``ban_s``: how long a BAN lasts. A reported message stays where it is approved; where it is rejected, its event is
+    deleted."""
 
     room: str
     items: tuple[int, ...] = ()

@@ -103,7 +103,7 @@ class ListSanctions(NamedTuple):
 
 class SanctionView(NamedTuple):
     """One action. ``room``: null = every room; ``until_ms``: 0 = without an end; ``by``: user or key;
-    ``undo_until_ms``: until when it can be undone, 0 = it cannot; ``undone_by``: empty = nobody."""
+    ``undo_until_ms``: until when it can be undone, 0 = it cannot; ``undone_by``: empty = it is not undone."""
 
     action: str
     verb: SanctionVerb

@@ -1,4 +1,4 @@
-"""Keyword hints: rules that tell staff, or answer as the platform's bot, where a message that is shown holds a word.
+"""Keyword hints: rules that inform staff, or answer as the platform's bot, where a message that is shown holds a word.
 
 A `HintSet` holds the rules of one tenant and finds their words as the word filter does (`words`). `HintCooldowns` keeps
 each rule quiet for a while in each room.

@@ -378,7 +378,7 @@ class ReviewQueue(Activity[T], Generic[T]):
         if not self._dues or self._dues[0][0] > now_ms:
             return None
         held = self._held.items[self._dues[0][1]]
-        return self._decided((held,), held.at_due == AtDeadline.APPROVE, "", "nobody has reviewed it in time", now_ms)
+        return self._decided((held,), held.at_due == AtDeadline.APPROVE, "", "no reviewer has decided in time", now_ms)
 
     def _release(self, held: HeldMessage, now_ms: int) -> ActivityStep[T]:
         post = ReleasedPost(held.user, held.name, Role(held.role), held.type, Lane(held.lane), held.payload)
@@ -530,7 +530,7 @@ class ReviewQueue(Activity[T], Generic[T]):
 
 
 def _may_decide(held: HeldMessage, fence: int | None, user: str, now_ms: int) -> bool:
-    """Return whether a reviewer may decide a message: nobody has it, or the reviewer does by its claim."""
+    """Return whether a reviewer may decide a message: no reviewer has it, or this one does by its claim."""
     if fence is not None:
         return fence == held.fence
     return held.claimed_by == user or not held.is_claimed(now_ms)

@@ -59,7 +59,7 @@ class HeldAnswer(NamedTuple):
 
 
 class ClaimItems(NamedTuple):
-    """Claim messages by id, or the first ``limit`` that nobody has."""
+    """Claim messages by id, or the first ``limit`` that no reviewer has."""
 
     ids: tuple[int, ...]
     limit: int

@@ -117,7 +117,7 @@ class ReviewTable:
 
     @property
     def waiting(self) -> int:
-        """Messages that nobody has decided."""
+        """Messages that are not decided."""
         return self._waiting
 
     def of_user(self, user: str) -> int:

@@ -66,7 +66,7 @@ class Sanction(NamedTuple):
 
 class SanctionAction(NamedTuple):
     """One change of a sanction. ``number``: rising; ``before``, ``after``: what is in force, None = nothing;
-    ``undone_by``: "" = nobody."""
+    ``undone_by``: "" = it is not undone."""
 
     id: str
     number: int
@@ -316,7 +316,7 @@ class RoomSanctions:
         self._tenant = tenant_of(room)
         self.now_ms = now_ms
         self.mutes = table.mutes
-        """Of all rooms: where it is empty, nobody is muted."""
+        """Of all rooms: where it is empty, no user is muted."""
 
     def mute_of(self, user: str, role: Role) -> tuple[Sanction, int] | None:
         """Return the mute that binds a user (without its tenant) with a role, and how long it will hold (0 = until it

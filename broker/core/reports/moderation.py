@@ -30,7 +30,7 @@ class ShowModeration:
         self._reviews: Counter[str] = Counter()
         self._held_by: Counter[str] = Counter()
         self._since_ms: dict[int, int] = {}
-        """When each message that nobody has decided was held."""
+        """When each message that is not decided was held."""
         self._decided_by: Counter[str] = Counter()
         self._waited_ms = self._longest_ms = 0
         self._actions: Counter[str] = Counter()

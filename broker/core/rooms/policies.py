@@ -116,7 +116,7 @@ class Policy:
     review_s: float = 600.0
     """How long a message waits for a reviewer until it is decided without one; 0 = for ever."""
     approve_unreviewed: bool = False
-    """Whether a message that nobody has reviewed in time is shown; else it is rejected."""
+    """Whether a message that no reviewer has decided in time is shown; else it is rejected."""
     raid_joins: int = 0
     """Users who come in within 10 s that are a raid; 0 = however many are none."""
     raid_repeats: int = 0

@@ -58,7 +58,7 @@ class PostGuard(Generic[T]):
         self._sanctions = sanctions
         self._follows_since: Callable[[str], int | None] = lambda user: None
         self.mutes = sanctions.mutes
-        """Of all rooms, by user: where it is empty, nobody is muted."""
+        """Of all rooms, by user: where it is empty, no user is muted."""
         self.modes = _NO_MODES
         self.restricts = False
         """Whether a mode restricts chat."""

@@ -166,8 +166,8 @@ class RoomTraces(Generic[T]):
     def published_tick(
         self, number: int, entries: Sequence[TickEntry], now: float, members: int
     ) -> Sequence[Publication]:
-        """The tick with a number is published; return what has to be told how that went. Ticks are published in the
-        order of their numbers; those between were shown to nobody."""
+        """The tick with a number is published; return what waits to learn how that went. Ticks are published in the
+        order of their numbers; those between were not shown."""
         decided: list[PostTrace] = []
         while self._decided and (first := next(iter(self._decided))) <= number:
             traces = self._decided.pop(first)
@@ -186,7 +186,7 @@ class RoomTraces(Generic[T]):
         return (publication,)
 
     def published_event(self, offset: int, now: float, members: int) -> Sequence[Publication]:
-        """An event is published; return what has to be told how that went."""
+        """An event is published; return what waits to learn how that went."""
         trace = self._by_offset.get(offset)
         if trace is None:
             return ()
@@ -200,7 +200,7 @@ class RoomTraces(Generic[T]):
             del self.open[ticket]
 
     def find(self, user: str | None, client_msg_id: str) -> PostTrace | None:
-        """Return the newest post of a user (None = of anybody) with an id."""
+        """Return the newest post of a user (None = of any) with an id."""
         for trace in reversed(self._posts):
             if trace.client_msg_id == client_msg_id and user in (None, trace.user):
                 return trace
