@@ -1,7 +1,8 @@
 """State of a room at any moment of its past, folded from its entries in the ledger by the room's own parts.
 
 Exact are the phase, what is pinned and announced, keys, activities, paid messages and the ranking of gifts: each
-follows from entries. Counters are those of the last sample before the moment (`broker.core.rooms.samples`).
+follows from entries, as do modes, and rules of the room by the audit. Danmaku are in no ledger: of them there is the
+account. Counters are those of the last sample before the moment (`broker.core.rooms.samples`).
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from broker.core.rooms.deletions import deletion_of
 from broker.core.rooms.history import History
 from broker.core.rooms.kept import KeptMessages
 from broker.core.rooms.keys import RoomKeys
+from broker.core.rooms.modes import modes_of
 from broker.core.rooms.samples import RoomSample, read_sample
 from broker.core.rooms.stream import StoredEvent, kept_bytes
 from broker.core.tenants.names import plain_name, split_name
 from broker.ledger import ACTIVITY_FACTS, Reader, StoredEntry
+from broker.ledger.audits import AuditEntry, AuditFilter, audit_page
 from broker.ledger.entries import ROOM_SAMPLED
 from broker.ledger.orders import REFUND_KIND
 from broker.ledger.replay import addressed_event_of
-from broker.ledger.streams import all_entries, find_stream, last_before
+from broker.ledger.streams import FoundStream, all_entries, find_stream, last_before
+from protocol.activities.moderation import RoomModes
 from protocol.codes import Lane, MessageType, RoomPhase
 from protocol.errors import RemoteProtocolError
 from protocol.frames import unpack_body
@@ -34,6 +38,8 @@ from protocol.payloads import GiftPayload, HighlightPayload, KeysPayload, payloa
 __all__ = ["TOP_GIVERS", "ReplayedRoom", "replay_room"]
 
 TOP_GIVERS = 10
+AUDIT_PAGE, AUDIT_BYTES = 1000, 2**20
+"""Entries of the audit that are taken at once."""
 
 
 class ReplayedRoom:
@@ -45,6 +51,8 @@ class ReplayedRoom:
         self.phase = RoomPhase.LIVE
         self.at_ms = 0
         """Time of the last entry."""
+        self.number = 0
+        """Of the last entry, in the ledger's chain."""
         self.unreadable = 0
         """Entries that this version cannot read."""
         self.history: History[StoredEvent] = History(epoch)
@@ -53,16 +61,30 @@ class ReplayedRoom:
         self.activities: RoomActivities[Any] = RoomActivities(kinds)
         self.highlights = Highlights()
         self.rankings = RoomRankings()
+        self.modes = RoomModes()
+        self.rules: dict[str, Any] = {}
+        """Rules of its own, as the audit has them."""
         self.sample: RoomSample | None = None
         self.sampled_at_ms = 0
 
     def take(self, entry: StoredEntry) -> None:
         """Fold one entry in; they come in order."""
         self.at_ms = max(self.at_ms, entry.at_ms)
+        self.number = entry.seq
         try:
             self._take(entry)
         except (RemoteProtocolError, TypeError, ValueError, LookupError, AttributeError):
             self.unreadable += 1
+
+    def audited(self, entry: AuditEntry) -> None:
+        """Fold in an entry of the audit that names the room: its rules are in no event."""
+        if entry.outcome == "OK" and entry.operation == "rooms.set_rules" and isinstance(entry.after, Mapping):
+            self.rules = dict(entry.after)
+        elif entry.outcome == "OK" and entry.operation == "rooms.open" and isinstance(entry.request, Mapping):
+            changes = entry.request.get("rules")
+            if isinstance(changes, Mapping):
+                changed = {**self.rules, **changes}
+                self.rules = {name: value for name, value in changed.items() if value is not None}
 
     def _take(self, entry: StoredEntry) -> None:
         if entry.lane is not None:
@@ -85,6 +107,7 @@ class ReplayedRoom:
         history.append(stored, kept_bytes(event), now)
         self.kept.apply(stored, now)
         payload = payload_record(event.type, event.payload)
+        self.modes = modes_of(event) or self.modes
         if event.type == MessageType.ROOM_PHASE:
             self.phase = RoomPhase(event.payload[0])
         elif event.type == MessageType.MESSAGES_DELETED:
@@ -116,6 +139,8 @@ class ReplayedRoom:
             "last_offset": self.history.last_offset,
             "announcement": None if announcement is None else as_json(announcement),
             "pinned": as_json(pinned),
+            "modes": as_json(self.modes),
+            "rules": dict(sorted(self.rules.items())),
             "keys": [] if has_ended else as_json(self.keys.views()),
             "activities": self._activities(),
             "highlights": [as_json(view.data) for view in self.highlights.views(at_ms)],
@@ -144,6 +169,20 @@ def _accounts(sample: RoomSample) -> dict[str, Any]:
     return {lane.name.lower(): sample.accounts[lane]._asdict() for lane in Lane}
 
 
+def _follow_audit(reader: Reader, found: ReplayedRoom, stream: FoundStream, at_ms: int | None) -> None:
+    """Fold in the audit of a room: of its last stream up to ``at_ms`` (None = all), of an older one up to its end."""
+    newest = find_stream(reader, stream.room)
+    is_newest = newest is not None and newest.epoch == stream.epoch
+    tenant, name = split_name(stream.room)
+    after: int | None = stream.after
+    while after is not None:
+        page, after = audit_page(reader, AuditFilter(tenant, room=name), after, AUDIT_PAGE, AUDIT_BYTES)
+        for number, audited_ms, entry in page:
+            if (number > found.number and not is_newest) or (at_ms is not None and audited_ms > at_ms):
+                return
+            found.audited(entry)
+
+
 def replay_room(
     reader: Reader,
     room: str,
@@ -169,5 +208,6 @@ def replay_room(
         entries: Iterable[StoredEntry] = all_entries(reader, stream)
         for entry in entries:
             found.take(entry)
+        _follow_audit(reader, found, stream, at_ms)
     state = found.as_json(found.at_ms if at_ms is None else at_ms)
     return {"opened_at_ms": stream.opened_at_ms, **state}

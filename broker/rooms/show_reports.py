@@ -28,6 +28,7 @@ AUDIT_PAGE, AUDIT_BYTES = 1000, 2**20
 def take_entries(fold: ShowFold, entries: Iterable[StoredEntry]) -> None:
     """Fold entries of one stream, in order. What this version cannot read is counted."""
     for entry in entries:
+        fold.last_number = entry.seq
         try:
             _take(fold, entry)
         except (RemoteProtocolError, TypeError, ValueError, LookupError):
@@ -53,19 +54,20 @@ def _take(fold: ShowFold, entry: StoredEntry) -> None:
 
 
 def take_audit(reader: Reader, fold: ShowFold, stream: FoundStream, after: int) -> int | None:
-    """Fold a page of the audit that belongs to a stream: what was written of its room between its first entry and its
-    last one. Return after which number the next page begins, None = that is all. Runs in the ledger's reading thread.
+    """Fold a page of the audit that belongs to a stream: what was written of its room between its first entry and the
+    last one that was folded, so that a report does not change after the show. Return after which number the next page
+    begins, None = that is all. Runs in the ledger's reading thread.
     """
     tenant, name = split_name(stream.room)
     found, following = audit_page(reader, AuditFilter(tenant, room=name), after, AUDIT_PAGE, AUDIT_BYTES)
     for number, at_ms, entry in found:
-        if number > stream.last:
+        if number > fold.last_number:
             return None
         fold.action(
             at_ms, entry.operation, entry.actor_kind, entry.actor, entry.subject, entry.reason, entry.outcome,
             entry.request,
         )  # fmt: skip
-    return None if following is None or following >= stream.last else following
+    return None if following is None or following >= fold.last_number else following
 
 
 def read_report(

@@ -49,6 +49,8 @@ async def test_the_state_at_the_end_is_that_of_the_open_room_and_earlier_ones_ar
                 {"kind": key[0], "id": key[1], "view": as_json(activities.find(*key).view(True))}
                 for key in activities.keys()
             ],
+            "rules": dict(state.own_rules),
+            "modes": as_json(state.modes.modes),
             "counters": {name: view[name] for name in ("online", "users", "uniques", "peak", "likes")},
             "accounts": {
                 name: account._asdict()
@@ -59,9 +61,9 @@ async def test_the_state_at_the_end_is_that_of_the_open_room_and_earlier_ones_ar
         }
     found = run(directory, "lobby")
     assert found["unreadable_entries"] == 0
-    assert {name: found[name] for name in ("phase", "title", "last_offset", "epoch", "keys", "pinned", "accounts")} == {
-        name: live[name] for name in ("phase", "title", "last_offset", "epoch", "keys", "pinned", "accounts")
-    }
+    exact = ("phase", "title", "last_offset", "epoch", "keys", "pinned", "accounts", "rules", "modes")
+    assert {name: found[name] for name in exact} == {name: live[name] for name in exact}
+    assert (found["rules"], found["modes"]["slow_s"]) == ({"likes_per_s": 7}, 9)
     assert {name: found["counters"][name] for name in live["counters"]} == live["counters"]
     assert [
         {name: each[name] for name in ("kind", "id", "view")} for each in found["activities"]
@@ -78,6 +80,7 @@ async def test_the_state_at_the_end_is_that_of_the_open_room_and_earlier_ones_ar
         reader.close()
     then = run(directory, "lobby", f"--at={pinned_ms}")
     assert (then["announcement"]["payload"], then["phase"]) == (["欢迎 <b>"], "live")
+    assert (then["rules"], then["modes"]["slow_s"]) == ({}, 0)
     assert run(directory, "lobby", "--at=00:00:00", f"--epoch={live['epoch']}")["last_offset"] <= then["last_offset"]
     assert run(directory, "lobby", "--at=9999:00:00") == found | {"at_ms": found["opened_at_ms"] + 9999 * 3_600_000}
     for wrong in ("--at=yesterday", "--epoch=1"):

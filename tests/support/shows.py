@@ -61,4 +61,6 @@ async def play_show(broker: Broker, link: RawLink, number: int, room: str = "lob
     await as_platform(broker, "orders.event", room=room, quantity=1, **order)
     await act(broker, _viewer("bob"), "moderation.report", room=room, offset=2, reason="spam")
     await as_platform(broker, "messages.delete", room=room, ids=[2], reason="outdated")
+    await as_platform(broker, "rooms.set_rules", room=room, rules={"likes_per_s": 7})
+    await as_platform(broker, "moderation.set_modes", room=room, slow_s=9)
     await as_platform(broker, "moderation.mute", room=room, user="mallory", seconds=60, reason="<spam>")

@@ -47,6 +47,8 @@ class ShowFold:
         self.epoch = epoch
         self.unreadable = 0
         """Entries that this version cannot read."""
+        self.last_number = 0
+        """Number of the last entry that was folded, in the ledger's chain."""
         self._from_ms: int | None = None
         self._to_ms = 0
         self._phase = RoomPhase.LIVE
