@@ -21,6 +21,8 @@ __all__ = ["export"]
 FOLLOW_S = 1.0
 """How often a broker is asked for what has followed."""
 PAGE = 1000
+_BEGIN = b'{"version":'
+"""Begin of each line."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,7 +64,7 @@ def export(
     if (names or texts) and not from_ledger:
         raise click.UsageError("--names and --texts go with --from-ledger; a broker's configuration says it for others")
     if output is not None:
-        after = max(after, _resume(output))
+        after = max(after, _resume(output, room, epoch))
     lines = (
         _of_ledger(qualify(tenant, room), epoch, after, names, texts, source)
         if from_ledger
@@ -85,23 +87,39 @@ def export(
         raise click.ClickException(f"{output}: {error.strerror}") from error
 
 
-def _resume(output: Path) -> int:
-    """Cut a file after its last whole line, and return the seq of that; 0 where it has none. ClickException."""
+def _resume(output: Path, room: str, epoch: int | None) -> int:
+    """Cut a file of an export after its last whole line, and return the seq of that; 0 where it has none.
+
+    ClickException for a file that is none of this room; it stays as it is.
+    """
     if not output.exists():
         return 0
+    last, end = 0, 0
     try:
         with output.open("r+b") as file:
-            last, end = 0, 0
             for line in file:
                 if not line.endswith(b"\n"):
+                    if line[: len(_BEGIN)] != _BEGIN[: len(line)]:
+                        raise ValueError("the line does not begin as one of an export")
                     break
-                last, end = int(json.loads(line)["seq"]), end + len(line)
+                last, end = _seq_of(json.loads(line), last, room, epoch), end + len(line)
             file.truncate(end)
         return last
     except (ValueError, KeyError, TypeError) as error:
-        raise click.ClickException(f"{output} is no export: a line of it cannot be read") from error
+        raise click.ClickException(f"{output} is no export of room {room}: a line of it is not") from error
     except OSError as error:
         raise click.ClickException(f"{output}: {error.strerror}") from error
+
+
+def _seq_of(item: Any, last: int, room: str, epoch: int | None) -> int:
+    """Return the seq of a line of an export, which follows the one before; ValueError, KeyError or TypeError."""
+    from broker.rooms.room_export import EXPORT_VERSION
+
+    seq: int = item["seq"]
+    is_own = item["version"] == EXPORT_VERSION and item["room"] == room and epoch in (None, item["epoch"])
+    if not is_own or type(seq) is not int or seq <= last:
+        raise ValueError("the line is of another export")
+    return seq
 
 
 def _line(item: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sqlite3
 import sys
 import time
@@ -288,14 +289,15 @@ def replay_(
         click.echo(json.dumps(found.as_json(), ensure_ascii=False) if as_json else _summary(found))
 
 
+_is_unix_ms = re.compile(r"[0-9]{1,15}").fullmatch
+
+
 def moment_ms(text: str, option: str = "--until") -> int:
     """Parse Unix milliseconds or an ISO 8601 time, local time without a zone, into Unix milliseconds; ``option``: which
     has it."""
-    if text.isdigit():
-        return int(text)
     try:
-        return round(datetime.fromisoformat(text).timestamp() * 1000)
-    except ValueError:
+        return int(text) if _is_unix_ms(text) else round(datetime.fromisoformat(text).timestamp() * 1000)
+    except (ValueError, OverflowError):
         raise click.BadParameter(f"not a time: {text!r}", param_hint=option) from None
 
 

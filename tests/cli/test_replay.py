@@ -83,7 +83,7 @@ async def test_the_state_at_the_end_is_that_of_the_open_room_and_earlier_ones_ar
     assert (then["rules"], then["modes"]["slow_s"]) == ({}, 0)
     assert run(directory, "lobby", "--at=00:00:00", f"--epoch={live['epoch']}")["last_offset"] <= then["last_offset"]
     assert run(directory, "lobby", "--at=9999:00:00") == found | {"at_ms": found["opened_at_ms"] + 9999 * 3_600_000}
-    for wrong in ("--at=yesterday", "--epoch=1"):
+    for wrong in ("--at=yesterday", "--at=" + "9" * 30, "--at=0001-01-01", "--epoch=1"):
         done = CliRunner().invoke(main, ["replay", "lobby", wrong, "--data-dir", str(directory)])
         assert done.exit_code != 0
         assert "--at" in done.output or "has nothing of room lobby in epoch 1" in done.output

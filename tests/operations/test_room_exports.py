@@ -98,11 +98,19 @@ async def test_an_export_into_a_file_goes_on_where_it_was_cut(directory: Path, t
         file.write_bytes(whole[:cut])
         from_ledger(directory, option)
         assert file.read_bytes() == whole
-    file.write_text("no export\n")
-    done = CliRunner().invoke(main, ["export", "lobby", "--from-ledger", "--data-dir", str(directory), option])
-    assert done.exit_code == 1
-    assert "is no export" in done.output
-    assert file.read_text() == "no export\n"
+    for foreign in (
+        b"no export\n",
+        b"notes without an end of line",
+        b'{"seq": 99}\n',
+        whole.replace(b'"lobby"', b'"other"'),
+        whole + whole,
+        whole + b"notes",
+    ):
+        file.write_bytes(foreign)
+        done = CliRunner().invoke(main, ["export", "lobby", "--from-ledger", "--data-dir", str(directory), option])
+        assert done.exit_code == 1
+        assert "is no export of room lobby" in done.output
+        assert file.read_bytes() == foreign
 
 
 async def test_an_export_is_of_one_room_of_one_tenant(directory: Path) -> None:
