@@ -36,7 +36,7 @@ from protocol.payloads import AnnouncementPayload, DanmakuPayload, GiftPayload
 
 __all__ = ["HOST", "PLATFORM", "ROOM", "DemoResult", "Runner"]
 
-ROOM = "lobby"
+ROOM, TITLE = "lobby", "roomcast 演示 · demo"
 HOST, PLATFORM, ACTIVITIES = "host", "platform", "activities"
 """Groups of senders in `Accounting`."""
 CUT_SHARE = 1 / 3
@@ -259,6 +259,7 @@ class Runner:
         async with trio.open_nursery() as background:
             await background.start(broker.run)
             self.port = broker.addresses[0][1]
+            await broker.call("rooms.open", room=ROOM, title=TITLE)
             self.serves.set()
             async with trio.open_nursery() as clients:
                 clients.start_soon(self._sample)

@@ -2,7 +2,8 @@
 
 ``/room/NAME``, ``/host/NAME`` and ``/console`` are HTML with an ETag, checked again at each visit; everything else is
 under ``/pages/VERSION/``, where VERSION is a hash over all files, so that it may be kept for a year. In HTML the word
-VERSION stands for it in addresses, and SETTINGS for the settings that scripts read, as JSON.
+VERSION stands for it in addresses, and SETTINGS for the settings that scripts read, as JSON. Modules are not bundled: a
+page names those that its entry imports, so that they are loaded together.
 
 Nothing of a request is used as a path: it is looked up in a table. Every answer has the same policy: scripts, styles
 and connections from this origin only, no inline code, no frames.
@@ -14,6 +15,7 @@ import gzip
 import hashlib
 import html
 import json
+import posixpath
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +45,9 @@ TYPES = {
 GZIP_FROM = 512
 """Bytes from which a text is also kept compressed."""
 _ROOM_PAGE = re.compile(r"/(room|host)/([^/]+)").fullmatch
+_ENTRY = re.compile(r'<script type="module" src="/pages/VERSION/([^"]+)">').search
+_IMPORTS = re.compile(r"""^(?:import|export)\b[^;"']*?["'](\.{1,2}/[^"']+)["']""", re.MULTILINE).findall
+"""Static imports of a module, as the sources write them: one a line, at its beginning."""
 _IS_ETAG = re.compile(r'(?:W/)?"[0-9a-f]{16}"').fullmatch
 
 
@@ -64,7 +69,7 @@ class PageFiles:
         for name, data in sorted(texts.items()):
             digest.update(b"%d %b %d\n" % (len(name), name.encode(), len(data)) + data)
         self.version = digest.hexdigest()[:12]
-        self.html = {name: data.decode() for name, data in texts.items() if name.endswith(".html")}
+        self.html = {name: _preloaded(data.decode(), texts) for name, data in texts.items() if name.endswith(".html")}
         self.assets = {
             f"{PREFIX}{self.version}/{name}": _file(data, TYPES[Path(name).suffix])
             for name, data in texts.items()
@@ -154,6 +159,25 @@ def _read(folder: Path, prefix: str) -> dict[str, bytes]:
             raise ValueError(f"{path}: a file of the pages has at most {MAX_FILE_BYTES} bytes")
         found[prefix + name] = data
     return found
+
+
+def _preloaded(page: str, texts: Mapping[str, bytes]) -> str:
+    """Return a page that names all modules of its entry, so that a browser loads them at once and not one import after
+    another."""
+    entry = _ENTRY(page)
+    if entry is None:
+        return page
+    found: dict[str, None] = {}
+    waiting = [entry[1]]
+    while waiting:
+        name = waiting.pop(0)
+        if name in found or name not in texts:
+            continue
+        found[name] = None
+        folder = posixpath.dirname(name)
+        waiting += [posixpath.normpath(posixpath.join(folder, each)) for each in _IMPORTS(texts[name].decode())]
+    links = "".join(f'<link rel="modulepreload" href="{PREFIX}VERSION/{name}">\n' for name in found if name != entry[1])
+    return page.replace("</head>", f"{links}</head>", 1)
 
 
 def _file(data: bytes, content_type: str) -> _File:

@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,27 @@ from tests.support.pages import (
     page_broker,
     wait_until,
 )
-from tests.support.processes import command, environment
+from tests.support.processes import command, environment, free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROOM = "live-1"
 HELD = "加我微信 cup8866"
 KEY = "rk_desk_" + "a" * 32
+
+
+FOCUSED = """() => {
+  const node = document.activeElement, all = [...document.querySelectorAll("*")];
+  return [all.indexOf(node), getComputedStyle(node).outlineStyle !== "none", node.textContent.trim()];
+}"""
+
+
+@contextmanager
+def chromium_page(browser: Any) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(30_000)
+    yield context.new_page()
+    context.close()
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -188,6 +203,8 @@ def test_the_overview_moves_and_a_room_is_paused_from_its_page(broker: PageBroke
     page.get_by_text("commerce and paid: 0").wait_for()
     chart = page.locator("canvas.chart")
     wait_until(lambda: "chat" in (chart.get_attribute("aria-label") or ""))
+    page.get_by_role("button", name="Show as table").click()
+    assert page.get_by_role("columnheader", name="commerce").is_visible()
     page.goto(f"{broker.api}/console?lang=en#rooms/{ROOM}")
     page.get_by_role("button", name="Pause").click()
     wait_until(lambda: broker.call("rooms.get", room=ROOM)["phase"] == "paused")
@@ -224,6 +241,33 @@ def test_every_section_is_readable_and_named_at_every_size(
     assert page.title() != "broken"
     assert errors == []
     context.close()
+
+
+def test_tab_goes_through_the_page_in_its_order_and_shows_where_it_is(broker: PageBroker, page: Any) -> None:
+    page.goto(f"{broker.api}/console?lang=en#overview")
+    page.locator("#nav a").first.wait_for()
+    page.get_by_text("commerce and paid: 0").wait_for()
+    places: list[int] = []
+    for step in range(14):
+        page.keyboard.press("Tab")
+        place, is_outlined, text = page.evaluate(FOCUSED)
+        places.append(place)
+        assert is_outlined, text
+        assert step or text == "Skip to the content"
+    assert places == sorted(places)
+    assert len(set(places)) == len(places)
+
+
+def test_figures_are_marked_as_old_while_the_broker_is_away(browser: Any, tmp_path: Path) -> None:
+    port = free_port()
+    with chromium_page(browser) as page:
+        with page_broker(tmp_path / "data", f"api.listen=127.0.0.1:{port}"):
+            page.goto(f"http://127.0.0.1:{port}/console?lang=en#overview")
+            page.get_by_text("commerce and paid: 0").wait_for()
+        page.get_by_text("actions still work").wait_for()
+        with page_broker(tmp_path / "data", f"api.listen=127.0.0.1:{port}"):
+            page.get_by_text("actions still work").wait_for(state="hidden")
+            page.get_by_text("Connected").wait_for()
 
 
 def test_a_key_is_asked_for_and_sections_that_it_may_not_use_are_away(browser: Any, tmp_path: Path) -> None:

@@ -75,6 +75,15 @@ def test_both_languages_have_the_same_keys_and_placeholders(tables: dict[str, di
 
 
 @pytest.mark.integration
+def test_every_sentence_that_is_asked_for_is_there(tables: dict[str, dict[str, dict[str, str]]]) -> None:
+    known = {key for table in tables.values() for key in (table.get("zh") or table)}
+    for path in (*SCRIPTS, *FOLDER.rglob("*.html")):
+        text = re.sub(r"^\s*//.*$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        asked = {*re.findall(r'\bt\("([^"$]+)"', text), *re.findall(r'data-t(?:-label|-hint)?="([^"]+)"', text)}
+        assert asked <= known, (path.name, asked - known)
+
+
+@pytest.mark.integration
 def test_an_address_is_https_of_a_known_host_or_nothing() -> None:
     cases = [
         ("https://img.example.com/a.png", True), ("https://a.img.example.com/", True),

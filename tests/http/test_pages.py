@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import html
 import json
+import posixpath
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,8 +70,6 @@ def test_every_file_of_a_page_is_kept_for_a_year_under_the_version(files: PageFi
 
 def test_imports_and_pictures_of_every_file_exist(files: PageFiles) -> None:
     """Relative addresses in scripts and styles lead to files that are served."""
-    import posixpath
-
     missing = []
     for name, asset in files.assets.items():
         text = asset.body.decode() if name.endswith((".js", ".css")) else ""
@@ -79,6 +78,24 @@ def test_imports_and_pictures_of_every_file_exist(files: PageFiles) -> None:
             if target not in files.assets:
                 missing.append(f"{name}: {address}")
     assert missing == []
+
+
+def test_a_page_names_every_module_that_its_entry_imports(files: PageFiles) -> None:
+    site = site_of(files)
+    for page in ("/host/lobby", "/console"):
+        text = get(site, page).body.decode()
+        [entry] = re.findall(r'type="module" src="([^"]+)"', text)
+        named = re.findall(r'rel="modulepreload" href="([^"]+)"', text)
+        assert len(named) == len(set(named)) > 10
+        imported, waiting = set(), [entry]
+        while waiting:
+            name = waiting.pop()
+            for address in re.findall(r"""\bfrom ["'](\.[^"']+)["']""", files.assets[name].body.decode()):
+                target = posixpath.normpath(posixpath.join(posixpath.dirname(name), address))
+                if target not in imported:
+                    imported.add(target)
+                    waiting.append(target)
+        assert set(named) == imported
 
 
 def test_headers_are_the_same_on_every_answer(files: PageFiles) -> None:

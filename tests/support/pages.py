@@ -73,7 +73,8 @@ def page_broker(directory: Path, *settings: str, config: Path | None = None) -> 
     """Run a broker that keeps its ledger in ``directory``; ``settings``: KEY=VALUE; ``config``: a file of them."""
     require_marker("a broker process")
     arguments = command(
-        "serve", "--port=0", "--log-level=error", f"--data-dir={directory}", "--set=api.listen=127.0.0.1:0",
+        "serve", "--port=0", "--log-level=error", f"--data-dir={directory}",
+        *([] if any(each.startswith("api.listen=") for each in settings) else ["--set=api.listen=127.0.0.1:0"]),
         *(f"--set={each}" for each in settings), *([] if config is None else [f"--config={config}"]),
     )  # fmt: skip
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, env=environment(), text=True)

@@ -3,6 +3,7 @@ import { el, icon, setText } from "../base/dom.js";
 import { compact, decimal, duration, number, t } from "../base/strings.js";
 import { spark } from "../charts/spark.js";
 import { chartText, lines } from "../charts/lines.js";
+import { chartTable } from "../parts/chart_table.js";
 import { table } from "../parts/table.js";
 import { phaseChip } from "./common.js";
 
@@ -37,6 +38,7 @@ export function overview() {
     dot.style.setProperty("--c", `var(--lane-${lane})`);
     return el("li", {}, dot, t(`lane.${lane}`));
   }));
+  const asTable = chartTable(t("c.lanes"));
   const drops = el("ul.drops"), health = el("dl.health");
   const top = table([
     { label: t("col.room"), cell: (r) => el("a.mono", { href: `#rooms/${encodeURIComponent(r.room)}` }, r.room) },
@@ -58,6 +60,7 @@ export function overview() {
     for (const each of tiles) each.draw(event);
     const series = LANES.map((lane) => ({ name: t(`lane.${lane}`), token: `--lane-${lane}`, dash: DASHES[lane], data: rates((e) => e.messages_admitted_total[lane] ?? 0) }));
     lines(chart, series, { span: `-${Math.max(0, history.length - 1)} s`, now: t("now") });
+    asTable.update(series);
     chart.setAttribute("aria-label", `${t("c.lanes")}: ${chartText(series)}`);
     drawDrops();
     if (again || performance.now() - drawnAt > 2000) { top.show(event.top); drawnAt = performance.now(); }
@@ -101,7 +104,7 @@ export function overview() {
     el("header.head", {}, el("h1", {}, t("nav.overview")), about, el("span.grow"), status),
     el("div.tiles", {}, tiles.map((each) => each.node)),
     el("div.two", {},
-      el("article.card", {}, el("header", {}, el("h2", {}, t("c.lanes")), el("span.muted.num", {}, "60 s")), el("div.body", {}, chart, legend)),
+      el("article.card", {}, el("header", {}, el("h2", {}, t("c.lanes")), el("span.muted.num", {}, "60 s")), el("div.body", {}, chart, legend, asTable.node)),
       el("article.card", {}, el("header", {}, el("h2", {}, t("c.drops")), el("span.muted.num", {}, "60 s")), drops)),
     el("div.two.wide", {},
       el("article.card", {}, el("header", {}, el("h2", {}, t("c.top")), el("a", { href: "#rooms" }, t("c.all"))), top.node),

@@ -3,6 +3,7 @@ import { el, setText } from "../base/dom.js";
 import { compact, money, number, t } from "../base/strings.js";
 import { spark } from "../charts/spark.js";
 import { chartText, lines } from "../charts/lines.js";
+import { chartTable } from "../parts/chart_table.js";
 import { Series } from "./view.js";
 
 const FIGURES = [
@@ -18,7 +19,8 @@ export function numbers(place) {
   place.replaceChildren(...figures.map((each) => each.node));
   const chart = el("canvas", { role: "img", "aria-label": t("n.chat") }), note = el("span.chip.num");
   const series = { admitted: new Series(), shown: new Series(), merged: new Series() };
-  const card = el("article.card.chart", {}, el("header", {}, el("h2", {}, t("n.chat")), note), el("div.body", {}, chart));
+  const asTable = chartTable(t("n.chat"));
+  const card = el("article.card.chart", {}, el("header", {}, el("h2", {}, t("n.chat")), note), el("div.body", {}, chart, asTable.node));
 
   function draw() {
     for (const { value, trend, graph, series: own, format, token } of figures) {
@@ -33,6 +35,7 @@ export function numbers(place) {
       { name: t("account.shown"), token: "--lane-chat", data: series.shown.data },
     ];
     lines(chart, all, { span: `-${Math.max(0, series.admitted.data.length - 1)} s`, now: t("now") });
+    asTable.update(all);
     chart.setAttribute("aria-label", `${t("n.chat")}: ${chartText(all)}`);
   }
 
