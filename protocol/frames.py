@@ -16,7 +16,8 @@ import msgpack
 
 from .codes import CloseCode, Codec, Lane, Opcode
 from .errors import LocalProtocolError, RemoteProtocolError
-from .messages import VERSION, Tick, shortest_tick
+from .messages import VERSION, Tick
+from .ticks import short_tick
 
 __all__ = [
     "HEADER_BYTES",
@@ -102,8 +103,8 @@ def build_frame(opcode: int, lane: int, room: int, sequence: int, body: bytes, c
 
 
 def pack_body(body: tuple[Any, ...]) -> bytes:
-    """Pack one body as msgpack: a NamedTuple as its array, an IntEnum as its number, a tick in its shortest form."""
-    packed: bytes = _packer.pack(shortest_tick(body) if type(body) is Tick else body)
+    """Pack one body as msgpack: a NamedTuple as its array, an IntEnum as its number, a tick in its short form."""
+    packed: bytes = _packer.pack(short_tick(body) if type(body) is Tick else body)
     return packed
 
 

@@ -15,6 +15,7 @@ from .fields import (
     any_value,
     array_of,
     boolean,
+    described,
     hex_digest,
     integer,
     member_of,
@@ -22,6 +23,7 @@ from .fields import (
     read_received,
     record,
     room_name,
+    schema_of,
     text,
     type_name,
 )
@@ -74,10 +76,10 @@ from .messages import (
     State,
     Tick,
     TickEntry,
-    account_of,
 )
 from .operations import BY_NAME, BY_NUMBER
 from .shared_rules import pinned_message, room_key
+from .ticks import account_of, whole_entry
 
 __all__ = ["MESSAGE_KINDS", "OPCODE_LANES", "opcode_of", "reader_of"]
 
@@ -134,7 +136,16 @@ def _arguments(value: Any) -> Any:
 
 
 _account = record(Account, (_count,) * 6)
-_entry = record(TickEntry, (integer(1, 255), _id, _name, any_value, integer(1), array_of(_id, 3), member_of(Role)))
+_entry_record = record(
+    TickEntry, (integer(1, 255), _id, _name, any_value, integer(1), array_of(_id, 3), member_of(Role))
+)
+
+
+def _read_entry(value: Any) -> TickEntry:
+    return _entry_record(whole_entry(value))
+
+
+_entry = described(_read_entry, type_name(_entry_record), schema_of(_entry_record))
 _custom_type = record(CustomType, (integer(CUSTOM_TYPE_MIN, CUSTOM_TYPE_MAX), _id, member_of(Lane)))
 _result = record(AckResult, (_u32, member_of(Outcome), _count))
 _offered = record(OfferedDictionary, (integer(1, 15), hex_digest, integer(1, MAX_DICTIONARY_BYTES)))

@@ -10,7 +10,6 @@ integer cents. The length of a text is counted in Unicode code points.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -72,9 +71,7 @@ __all__ = [
     "State",
     "Tick",
     "TickEntry",
-    "account_of",
     "common_version",
-    "shortest_tick",
 ]
 
 VERSION = 1
@@ -113,8 +110,6 @@ MAX_CUSTOM_TYPES = CUSTOM_TYPE_MAX - CUSTOM_TYPE_MIN + 1
 
 MAX_EXPIRY_S = 31_536_000
 """A year."""
-
-_VIEWER = int(Role.VIEWER)
 
 
 class Side(IntEnum):
@@ -453,7 +448,7 @@ class Tick(NamedTuple):
     """Danmaku of a room since the last tick, for one tier; the header's sequence is the tick number.
 
     ``account`` counts this tick and tier. All frames of a tick have the same number, and only the last one contains
-    the account. On the binary wire an account that follows from the entries is left out, see `account_of`.
+    the account. On the binary wire an account that follows from the entries is left out, see `protocol.ticks`.
     """
 
     at_ms: int
@@ -461,33 +456,6 @@ class Tick(NamedTuple):
     stage: int
     entries: tuple[TickEntry, ...]
     account: Account = Account()
-
-
-def account_of(entries: Sequence[TickEntry]) -> Account:
-    """Return the account of a tick in which every message was shown, or merged into one that was."""
-    shown = len(entries)
-    admitted = sum([entry[4] for entry in entries])
-    return Account(admitted, shown, admitted - shown)
-
-
-def shortest_tick(tick: Tick) -> tuple[Any, ...]:
-    """Return the shortest body of a tick: without the last fields of entries and account that have their defaults, and
-    without an account that follows from the entries."""
-    entries = tick.entries
-    body = (*tick[:3], [_shortest_entry(entry) for entry in entries])
-    account = tick.account
-    if account == account_of(entries):
-        return body
-    used = max((place for place, count in enumerate(account, 1) if count), default=0)
-    return (*body, account[:used])
-
-
-def _shortest_entry(entry: TickEntry) -> tuple[Any, ...]:
-    if entry[6] != _VIEWER:
-        return entry
-    if entry[5]:
-        return entry[:6]
-    return entry[:4] if entry[4] == 1 else entry[:5]
 
 
 class State(NamedTuple):

@@ -198,6 +198,7 @@ DOORS = {
     "numpy": ("bench",),
     "psutil": ("bench",),
     "websockets": ("bench",),
+    "brotli": ("bench",),
 }
 
 

@@ -27,6 +27,7 @@ from bench.micro.wire import (
     hello_auth_join,
     masked,
     read_stamp,
+    text_of,
     ws_messages,
 )
 from protocol.codes import Opcode
@@ -254,7 +255,7 @@ class Clients:
         self.ticks += 1
         self.shown += len(entries)
         for entry in entries:
-            due = read_stamp(entry[3][0])
+            due = read_stamp(text_of(entry))
             if due >= 0:
                 self.latencies_us.append((now - due) & 0xFF_FFFF_FFFF)
 

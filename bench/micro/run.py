@@ -32,6 +32,7 @@ BENCHES: dict[str, tuple[str, str, str]] = {
     "stalled": ("stalled", "stalled", "latency of healthy viewers beside a stalled one"),
     "metrics": ("scrape", "metrics", "loop time of a scrape of /metrics with 5,000 rooms, and its longest step"),
     "core": ("core", "core", "codec, window, limits and queue, one by one"),
+    "egress": ("egress", "egress", "bytes of a shown danmaku and of a gift by codec, beside JSON, gzip and brotli"),
     "words": ("words", "words", "a message searched for 50,000 words and by the detectors of moderation"),
     "reload": ("reload", "reload", "how long a reload of 50,000 words holds the event loop"),
     "sanctions": ("sanctions", "sanctions", "a mute and a ban in a room of 100,000 viewers, until they hold"),

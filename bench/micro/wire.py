@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import lz4.block
 import msgpack
@@ -24,6 +25,7 @@ __all__ = [
     "hello_auth_join",
     "masked",
     "read_stamp",
+    "text_of",
     "ws_messages",
 ]
 
@@ -121,6 +123,12 @@ def frames_in(data: bytearray) -> Iterator[tuple[int, int, int, bytes]]:
         yield opcode, flags & 15, room, bytes(data[position + 16 : position + length])
         position += length
     del data[:position]
+
+
+def text_of(entry: Any) -> str:
+    """Return the text of an entry of a tick as the broker sends it: one of three ends with it."""
+    text: str = entry[2] if len(entry) == 3 else entry[3][0]
+    return text
 
 
 def body_of(codec: int, body: bytes) -> list[object]:

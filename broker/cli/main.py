@@ -43,6 +43,9 @@ COMMANDS: dict[str, LazyCommand] = {
     "report": LazyCommand("broker.cli.report:report", "Report of a show: JSON, and a page for the browser."),
     "export": LazyCommand("broker.cli.export:export", "What happened in a room as NDJSON, resumable."),
     "replay": LazyCommand("broker.cli.replay:replay", "State of a room at any moment of its past."),
+    "train-dictionary": LazyCommand(
+        "broker.cli.train_dictionary:train_dictionary", "Make a dictionary for ticks of the texts of your rooms."
+    ),
     "audit": LazyCommand("broker.cli.audit:audit", "Who has changed what: verify, export, head of the chain."),
     "lottery": LazyCommand("broker.cli.lottery:lottery", "Verify the proof of a lottery."),
     "check-config": LazyCommand("broker.cli.config:check_config", "Report every error in a configuration file."),

@@ -294,6 +294,20 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
     ),
     ("tick", Tick(AT_MS, 100, 0, _SHOWN, Account(9, 4, 2, 2, 0, 1)), Lane.CHAT, 3, 77),
     ("tick-long", Tick(AT_MS, 250, 1, _LONG_TICK, Account(200, 40, 39, 115, 6)), Lane.CHAT, 3, 78),
+    (
+        "tick-numbers",
+        Tick(
+            AT_MS, 100, 0,
+            (
+                TickEntry(MessageType.DANMAKU, "10283746", "viewer 2", ("多少钱",)),
+                TickEntry(MessageType.DANMAKU, "9007199254740991", "viewer 3", ("666",), 3, ("7", "u-9")),
+                TickEntry(MessageType.DANMAKU, "9007199254740992", "viewer 4", ("88",)),
+                TickEntry(MessageType.EMOTE, "007", "viewer 5", ("wave",), 1, (), Role.HOST),
+            ),
+            Account(6, 4, 2),
+        ),
+        Lane.CHAT, 3, 80,
+    ),
     ("tick-silent", Tick(AT_MS, 1000, 4, ()), Lane.CHAT, 3, 79),
     (
         "state",

@@ -36,7 +36,7 @@ def take(accounting: ViewerAccounting, group: FrameGroup, raw: bytes, now: int =
     return accounting.decode_first(group, raw[:16], raw, now)
 
 
-@pytest.mark.parametrize("codec", list(Codec))
+@pytest.mark.parametrize("codec", [Codec.PLAIN, Codec.LZ4, Codec.LZ4_DICT_1])
 def test_every_copy_counts_for_every_danmaku_inside(
     accounting: ViewerAccounting, group: FrameGroup, codec: Codec
 ) -> None:

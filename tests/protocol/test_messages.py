@@ -13,9 +13,10 @@ from protocol.connection import Encoding, Frame
 from protocol.fields import FieldError
 from protocol.frames import pack_body, unpack_body
 from protocol.message_rules import MESSAGE_KINDS, OPCODE_LANES, opcode_of, reader_of
-from protocol.messages import VERSION, Ack, ClientHello, Join, Pong, Post, Side, Tick, account_of, common_version
+from protocol.messages import VERSION, Ack, ClientHello, Join, Pong, Post, Side, Tick, common_version
 from protocol.payloads import check_payload
 from protocol.state import TRANSITIONS
+from protocol.ticks import account_of
 from tests.support.examples import examples
 from tests.support.links import roundtrip, state_before
 from tests.support.strategies import MESSAGES, free_values, lanes_of, u32
