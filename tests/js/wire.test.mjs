@@ -26,7 +26,10 @@ function named(kind, body) {
 /** The same with the fields that JSON mode writes in another way left out. */
 function comparable(record, kind) {
   if (kind === "Result") return {};
-  if (kind === "Tick" && (record.account === null || record.account.admitted === 0)) delete record.account;
+  if (kind === "Tick" && record.account === null) {
+    const [admitted, shown] = [record.entries.reduce((sum, entry) => sum + entry.count, 0), record.entries.length];
+    record.account = { admitted, shown, merged: admitted - shown, sampled: 0, expired: 0, held: 0 };
+  }
   return record;
 }
 

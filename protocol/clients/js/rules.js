@@ -60,6 +60,7 @@ function compile(type) {
 }
 
 const MAX_DEPTH = 16;
+const DANMAKU = 1;
 
 /** Any value, nested at most 16 deep. */
 function free(value, depth = 0) {
@@ -161,14 +162,29 @@ function member(type, members) {
   };
 }
 
+/** Return an entry of a tick in the form of its record: one of three is a danmaku, and an id may be a number. */
+function wholeEntry(value) {
+  if (!Array.isArray(value)) return value;
+  const entry = value.length === 3 ? [DANMAKU, value[0], value[1], [value[2]]] : [...value];
+  if (entry.length > 1) entry[1] = idOf(entry[1]);
+  if (Array.isArray(entry[5])) entry[5] = entry[5].map(idOf);
+  return entry;
+}
+
+function idOf(value) {
+  return Number.isSafeInteger(value) && value > 0 ? String(value) : value;
+}
+
 function record(type, fields) {
+  const whole = type === "TickEntry" ? wholeEntry : (value) => value;
   // A result is a record around free values, which is one level more.
   const rules = fields.map(([name, kind]) => (type === "Result" && name === "result" ? (value) => free(value, -1) : rule(kind)));
   const defaults = fields.map((field, index) => {
     const fallback = field[2];
     return field.length > 2 ? () => rules[index](fallback) : null;
   });
-  return (value) => {
+  return (given) => {
+    const value = whole(given);
     const isArray = Array.isArray(value);
     if (!isArray && (value === null || typeof value !== "object")) throw new FieldError("must be an array of fields");
     const found = {};
