@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from broker.cli.main import main
 from broker.config.dictionaries import read_dictionary
 from protocol.dictionaries import BUILT_IN
-from tests.core.net.test_dictionary_training import talk
+from tests.support.talk import talk
 
 
 def trained(folder: Path, *options: str) -> Result:

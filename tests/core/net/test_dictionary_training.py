@@ -10,14 +10,9 @@ from hypothesis import strategies as st
 
 from broker.core.net.dictionary_training import MIN_TEXTS, bytes_per_danmaku, train
 from protocol.dictionaries import BUILT_IN, MAX_DICTIONARY_BYTES
+from tests.support.talk import talk
 
 SIZE = 24 * 1024
-THINGS = ("云南普洱古树茶饼", "手工紫砂提梁壶", "武夷山大红袍", "景德镇青花茶盏")
-AROUND = ("想看看{}", "{}怎么保存", "昨天的{}真不错", "给我来两份{}", "{}几月采的呀")
-
-
-def talk(rng: random.Random, count: int) -> list[str]:
-    return [rng.choice(AROUND).format(rng.choice(THINGS)) + str(rng.randrange(1000)) for _ in range(count)]
 
 
 def test_other_texts_of_the_same_room_cost_fewer_bytes() -> None:
