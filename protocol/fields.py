@@ -463,10 +463,10 @@ def _located(rule: Rule, value: Any, name: str) -> Any:
 def any_value(value: Any) -> Any:
     """any: a free value of nil, booleans, 64-bit integers, finite floats, strings, arrays, maps with string keys.
 
-    Arrays and maps are nested at most MAX_DEPTH deep. Linear in the number of elements.
+    Arrays and maps are nested at most MAX_DEPTH deep. Linear in the number of elements. Strings have no half of a
+    surrogate pair, which JSON can write and no encoder takes.
     """
-    kind = type(value)
-    if kind is str or value is None:
+    if value is None:
         return value
     _check_free((value,), MAX_DEPTH)
     return value
@@ -486,9 +486,11 @@ def _check_free(values: Iterable[Any], depth: int) -> None:
     """Check the elements of one array or map, which may contain ``depth`` further levels."""
     for value in values:
         kind = type(value)
-        if kind is str or value is None or kind is bool:
+        if value is None or kind is bool:
             continue
-        if kind is int:
+        if kind is str:
+            _check_text(value)
+        elif kind is int:
             if not _MIN_FREE_INT <= value <= _MAX_FREE_INT:
                 raise FieldError("must hold integers of 64 bits")
         elif kind is float:
@@ -503,11 +505,20 @@ def _check_free(values: Iterable[Any], depth: int) -> None:
                 for key in value:
                     if type(key) is not str:
                         raise FieldError("must have strings as keys")
+                    _check_text(key)
                 _check_free(value.values(), depth - 1)
             else:
                 _check_free(value, depth - 1)
         elif not isinstance(value, IntEnum):
             raise FieldError("must hold only nil, booleans, numbers, strings, arrays and maps")
+
+
+_has_surrogate = re.compile("[\ud800-\udfff]").search
+
+
+def _check_text(value: str) -> None:
+    if not value.isascii() and _has_surrogate(value):
+        raise FieldError("must not have half of a surrogate pair")
 
 
 _URL = re.compile(r"https://[A-Za-z0-9.\-\[\]:]+(?:[/?#][!#$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]*)?")

@@ -125,7 +125,8 @@ class HttpProblem(Exception):
             headers["WWW-Authenticate"] = "Bearer"
         if self.status == 405:
             headers["Allow"] = self.allow
-        body = json.dumps(fields, ensure_ascii=False).encode()
+        # A field that no record has is named as it was sent, and may hold what no encoder takes.
+        body = json.dumps(fields, ensure_ascii=False).encode(errors="replace")
         return Response(body, self.status, headers, media_type="application/problem+json")
 
 

@@ -220,6 +220,9 @@ def test_a_free_value_may_be_16_deep_and_no_deeper(data: st.DataObject) -> None:
         ({"a": (b"raw",)}, "must hold only nil, booleans, numbers, strings, arrays and maps"),
         ({1: 2}, "must have strings as keys"),
         (({b"k": 2},), "must have strings as keys"),
+        ("a\ud800", "must not have half of a surrogate pair"),
+        (({"a": ("好", "\udfff")},), "must not have half of a surrogate pair"),
+        ({"\udc00": 1}, "must not have half of a surrogate pair"),
     ],
 )
 def test_a_free_value_holds_only_what_json_can_say_too(value: Any, rule: str) -> None:
