@@ -168,7 +168,7 @@ def test_a_decision_is_sent_when_the_page_is_left(broker: PageBroker, page: Any)
 
 def test_a_user_is_muted_and_that_is_undone(broker: PageBroker, page: Any) -> None:
     page.goto(f"{broker.api}/console?lang=en#users/eve")
-    page.get_by_label("Room (empty: every room)").fill(ROOM)
+    page.locator("[name=room]").fill(ROOM)
     page.get_by_label("Reason").fill(MARKUP)
     page.get_by_role("button", name="Do it").click()
     page.locator(".toast").get_by_text("eve is muted").wait_for()
@@ -243,6 +243,36 @@ def test_every_section_is_readable_and_named_at_every_size(
     context.close()
 
 
+def test_a_key_for_some_rooms_reviews_a_room_by_its_name(browser: Any, tmp_path: Path) -> None:
+    config = with_key(tmp_path, 'scopes = ["moderation:read", "moderation:write", "rooms:write"]\nrooms = ["live-*"]')
+    with page_broker(tmp_path / "data", config=config) as broker, chromium_page(browser) as page:
+        broker.key = KEY
+        broker.call("rooms.open", room="live-9")
+        page.goto(f"{broker.api}/console?lang=en#review")
+        page.get_by_label("Key of the control API").fill(KEY)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_text("room: is required").wait_for()
+        assert page.locator("#nav a").all_inner_texts() == ["Review", "Users", "Audit"]
+        page.get_by_label("Room (empty: all)").fill("live-9")
+        page.keyboard.press("Enter")
+        page.get_by_text("Nothing waits for review").wait_for()
+        assert page.locator(".problem").count() == 0
+        page.evaluate("location.hash = '#users/eve/live-9'")
+        page.get_by_role("button", name="Do it").click()
+        page.locator(".toast").get_by_text("eve is muted").wait_for()
+        page.locator("tbody").get_by_text("live-9").wait_for()
+
+
+def with_key(folder: Path, more: str) -> Path:
+    """Write a configuration with one key, `KEY`, and return its file."""
+    keys, config = folder / "keys.toml", folder / "roomcast.toml"
+    keys.write_text(f'[[key]]\nid = "desk"\nsha256 = "{hashlib.sha256(KEY.encode()).hexdigest()}"\n{more}\n')
+    config.write_text(f'[auth]\nsecret = "{"s" * 40}"\n[api]\nkey_file = "{keys}"\n')
+    for path in (keys, config):
+        path.chmod(0o600)
+    return config
+
+
 def test_tab_goes_through_the_page_in_its_order_and_shows_where_it_is(broker: PageBroker, page: Any) -> None:
     page.goto(f"{broker.api}/console?lang=en#overview")
     page.locator("#nav a").first.wait_for()
@@ -271,13 +301,7 @@ def test_figures_are_marked_as_old_while_the_broker_is_away(browser: Any, tmp_pa
 
 
 def test_a_key_is_asked_for_and_sections_that_it_may_not_use_are_away(browser: Any, tmp_path: Path) -> None:
-    keys = tmp_path / "keys.toml"
-    digest = hashlib.sha256(KEY.encode()).hexdigest()
-    keys.write_text(f'[[key]]\nid = "desk"\nsha256 = "{digest}"\nscopes = ["moderation:read", "moderation:write"]\n')
-    keys.chmod(0o600)
-    config = tmp_path / "roomcast.toml"
-    config.write_text(f'[auth]\nsecret = "{"s" * 40}"\n[api]\nkey_file = "{keys}"\n')
-    config.chmod(0o600)
+    config = with_key(tmp_path, 'scopes = ["moderation:read", "moderation:write"]')
     with page_broker(tmp_path / "data", config=config) as broker:
         context = browser.new_context(viewport={"width": 1440, "height": 900})
         page = context.new_page()

@@ -22,6 +22,7 @@ from tests.support.pages import (
     page_broker,
     wait_until,
 )
+from tests.support.processes import free_port
 from tests.support.programs import needs
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -215,3 +216,25 @@ def test_the_desk_comes_back_after_its_link_was_cut(broker: PageBroker, page: An
     time.sleep(0.2)
     page.get_by_role("button", name="Explain next").click(timeout=30_000)
     wait_until(lambda: activity(broker, "cut", "products")["explaining"]["product"] == "mug-1")
+
+
+def test_a_restart_of_the_broker_takes_nothing_from_the_desk(browser: Any, tmp_path: Path) -> None:
+    port = free_port()
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(30_000)
+    page = context.new_page()
+    with page_broker(tmp_path / "data", port=port) as broker:
+        shop(broker, "again")
+        page.goto(f"{broker.viewers}/host/again?lang=en")
+        page.get_by_role("button", name="Explain next").click()
+        page.locator(".now h2", has_text="Celadon mug").wait_for()
+        launch(page, "Poll", title="Which?", options="red | blue")
+    page.get_by_text("viewers are not affected").wait_for()
+    assert page.locator(".tool:not([disabled])").count() == 0
+    with page_broker(tmp_path / "data", port=port) as broker:
+        page.get_by_text("viewers are not affected").wait_for(state="hidden")
+        assert page.locator(".running li[data-kind=polls]").count() == 1
+        page.locator(".now h2", has_text="Celadon mug").wait_for()
+        page.get_by_role("button", name="Explain next").click()
+        wait_until(lambda: activity(broker, "again", "products")["explaining"]["product"] == "mug-2")
+    context.close()

@@ -50,16 +50,19 @@ def wait_until(is_so: Callable[[], object], seconds: float = 30.0) -> None:
 
 
 class PageBroker:
-    """A running broker. ``viewers``, ``api``: origins of its listeners."""
+    """A running broker. ``viewers``, ``api``: origins of its listeners; ``key``: for calls, "" = none is needed."""
 
     def __init__(self, announced: dict[str, Any], api: str) -> None:
         self.viewers = f"http://127.0.0.1:{announced['addresses'][0][1]}"
         self.api = api
+        self.key = ""
         self._http = httpx.Client(base_url=api, trust_env=False, timeout=30)
 
     def call(self, operation: str, /, idempotency_key: str = "", **fields: Any) -> Any:
         """Call an operation; returns its result."""
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
         answer = self._http.post(f"/v1/{operation.replace('.', '/')}", json=fields, headers=headers)
         assert answer.status_code == 200, (operation, answer.text)
         return answer.json()
@@ -69,11 +72,12 @@ class PageBroker:
 
 
 @contextmanager
-def page_broker(directory: Path, *settings: str, config: Path | None = None) -> Iterator[PageBroker]:
-    """Run a broker that keeps its ledger in ``directory``; ``settings``: KEY=VALUE; ``config``: a file of them."""
+def page_broker(directory: Path, *settings: str, config: Path | None = None, port: int = 0) -> Iterator[PageBroker]:
+    """Run a broker that keeps its ledger in ``directory``; ``settings``: KEY=VALUE; ``config``: a file of them;
+    ``port``: of viewers, 0 = a free one."""
     require_marker("a broker process")
     arguments = command(
-        "serve", "--port=0", "--log-level=error", f"--data-dir={directory}",
+        "serve", f"--port={port}", "--log-level=error", f"--data-dir={directory}",
         *([] if any(each.startswith("api.listen=") for each in settings) else ["--set=api.listen=127.0.0.1:0"]),
         *(f"--set={each}" for each in settings), *([] if config is None else [f"--config={config}"]),
     )  # fmt: skip

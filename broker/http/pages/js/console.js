@@ -44,7 +44,7 @@ async function logIn(key) {
   const unknown = probes.find((error) => error && (error.status === 401 || error.status === 0));
   if (unknown) throw unknown;
   api = made;
-  allowed = SECTIONS.filter((_, i) => !(probes[i]?.status === 403 && probes[i].code === "NOT_ALLOWED")).map((each) => each.name);
+  allowed = SECTIONS.filter((_, i) => !(isForOthers(probes[i]))).map((each) => each.name);
   allowed = allowed.filter((name) => allowed.includes(SECTIONS.find((each) => each.name === name).after ?? name));
   stream = new AbortController();
   api.follow("/stats", stream.signal, onEvent, (state) => {
@@ -57,6 +57,9 @@ async function logIn(key) {
   drawNav();
   show();
 }
+
+/** Whether a refusal is about the operation itself; one for want of a room's name is not: the section asks for it. */
+const isForOthers = (error) => error?.status === 403 && error.code === "NOT_ALLOWED" && error.field !== "room";
 
 function logOut() {
   stream?.abort();
@@ -86,13 +89,15 @@ function badge(name, count, kind = "") {
   setText(chip, number(count));
 }
 
-// ---- sections: #name or #name/argument
+// ---- sections: #name, #name/argument or #users/user/room
+
+const nameOf = (text) => { try { return decodeURIComponent(text); } catch { return ""; } };
 
 function show() {
   if (!api) return;
   const [wanted, ...rest] = location.hash.slice(1).split("/");
   const name = allowed.includes(wanted) ? wanted : allowed[0];
-  const section = SECTIONS.find((each) => each.name === name);
+  const section = SECTIONS.find((each) => each.name === name), names = rest.map(nameOf);
   shown?.close?.();
   shown = null;
   for (const link of $("#nav").children) {
@@ -100,7 +105,7 @@ function show() {
   }
   document.title = `roomcast · ${t(`nav.${name}`)}`;
   if (!section) return;
-  shown = section.make({ api, settings, argument: rest.length ? decodeURIComponent(rest.join("/")) : "", problem, badge, allowed });
+  shown = section.make({ api, settings, argument: names[0] ?? "", room: names[1] ?? "", problem, badge, allowed });
   fill($("#page"), ...shown.nodes);
   if (lastEvent) shown.update?.(lastEvent);
   announce(t(`nav.${name}`));

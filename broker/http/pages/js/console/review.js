@@ -8,7 +8,7 @@ import { button, head, loader, textOf, word } from "./common.js";
 const HOLD_MS = 5000, CLAIM_MS = 60000, CLAIM_AFTER_MS = 300, POLL_MS = 3000, MUTE_S = 600;
 const keyOf = (item) => `${item.room} ${item.id}`;
 
-export function review({ api, problem }) {
+export function review({ api, problem, argument: room }) {
   const place = el("div"), load = loader(place, problem);
   const list = el("ol.queue", { id: "queue", role: "listbox", tabindex: "0", "aria-label": t("r.queue"), onkeydown: onKey });
   const detail = el("article.card.detail", { id: "detail", "aria-live": "off" }), waiting = el("span.chip.warn.num");
@@ -16,13 +16,14 @@ export function review({ api, problem }) {
     const [key, name] = pair.split(":");
     return el("span.row", {}, el("kbd.kbd", {}, key), t(name));
   }));
+  const find = el("input.field", { type: "search", value: room, placeholder: t("r.room"), autocomplete: "off", "aria-label": t("r.room"), onchange: () => { location.hash = find.value.trim() ? `#review/${encodeURIComponent(find.value.trim())}` : "#review"; } });
   let items = [], selected = "", claimTimer = 0, lastCount = -1, isFirst = true;
   const held = new Map(); // decisions that wait: key -> {item, verdict, timer}
   const histories = new Map(); // what is known of users
   const fences = new Map();
 
   async function refresh() {
-    const found = await load(() => api.call("moderation.queue", { limit: 100 }));
+    const found = await load(() => api.call("moderation.queue", { room: room || null, limit: 100 }));
     if (!found) return;
     items = found.items.filter((item) => item.state !== "approved" && !held.has(keyOf(item)));
     draw();
@@ -97,7 +98,7 @@ export function review({ api, problem }) {
     if (isByPerson || fences.size) claimTimer = setTimeout(() => claim(item), CLAIM_AFTER_MS);
     if (!histories.has(item.user)) {
       histories.set(item.user, null);
-      api.call("moderation.list", { user: item.user, active: null, limit: 100 }).then(({ items: past }) => {
+      api.call("moderation.list", { user: item.user, room: room || null, active: null, limit: 100 }).then(({ items: past }) => {
         const since = Date.now() - 86400000;
         histories.set(item.user, { n: past.filter((each) => each.at_ms > since).length, active: past.filter((each) => each.active).length });
         if (selected === keyOf(item)) drawDetail();
@@ -186,7 +187,7 @@ export function review({ api, problem }) {
   refresh();
   const clock = setInterval(tick, 1000), poll = setInterval(refresh, POLL_MS);
   return {
-    nodes: [head("review", waiting, el("span.grow"), hints), place, el("div.review", {}, el("article.card", {}, el("header", {}, el("h2", {}, t("r.queue"))), list), detail)],
+    nodes: [head("review", waiting, el("span.grow"), hints, el("label.find", {}, find)), place, el("div.review", {}, el("article.card", {}, el("header", {}, el("h2", {}, t("r.queue"))), list), detail)],
     update(event) {
       const count = event.review_messages?.waiting ?? 0;
       if (count !== lastCount) { lastCount = count; refresh(); }

@@ -9,9 +9,12 @@ import { button, card, head, loader, pairs, word } from "./common.js";
 
 const LENGTHS = [[600, "len.600"], [3600, "len.3600"], [86400, "len.86400"], [604800, "len.604800"], [0, "len.0"]];
 
-export function users({ api, problem, argument: given }) {
+export function users({ api, problem, argument: given, room: where }) {
   const place = el("div"), load = loader(place, problem), about = el("div"), links = el("div");
-  const find = form([{ name: "user", label: t("u.id"), value: given, max: 64, required: true }], t("u.find"), async ({ user }) => { location.hash = `#users/${encodeURIComponent(user)}`; if (user === given) refresh(); });
+  const find = form([{ name: "user", label: t("u.id"), value: given, max: 64 }, { name: "where", label: t("u.room"), value: where, hint: t("u.everywhere"), max: 64 }], t("u.find"), async ({ user, where: wanted }) => {
+    location.hash = `#users/${encodeURIComponent(user)}${wanted ? `/${encodeURIComponent(wanted)}` : ""}`;
+    if (user === given && wanted === where) refresh();
+  });
   const done = table([
     { label: t("u.at"), cell: (s) => dateTime(s.at_ms) }, { label: t("u.verb"), cell: (s) => el(`span.chip.${s.active ? "warn" : "plain"}`, {}, word("verb", s.verb)) },
     { label: t("col.user"), cell: (s) => el("a", { href: `#users/${encodeURIComponent(s.user)}` }, s.user) }, { label: t("col.room"), cell: (s) => s.room ?? t("u.everywhere") },
@@ -21,7 +24,7 @@ export function users({ api, problem, argument: given }) {
 
   const sanction = form([
     { name: "verb", label: t("u.what"), value: "mute", options: ["mute", "ban", "kick"].map((verb) => [verb, word("verb", verb)]) },
-    { name: "room", label: t("u.room"), hint: t("u.everywhere"), max: 64 },
+    { name: "room", label: t("u.room"), value: where, hint: t("u.everywhere"), max: 64 },
     { name: "seconds", label: t("u.length"), value: "600", options: LENGTHS.map(([s, key]) => [String(s), t(key)]) },
     { name: "reason", label: t("u.reason"), max: 256 },
   ], t("u.do"), async ({ verb, room, seconds, reason }) => {
@@ -45,7 +48,7 @@ export function users({ api, problem, argument: given }) {
   }
 
   async function refresh() {
-    const found = await load(() => Promise.all([api.call("moderation.list", { user: given || null, active: given ? null : true, limit: 100 }), given ? api.call("users.get", { user: given }).catch((error) => { if (error.status === 403) return null; throw error; }) : null]));
+    const found = await load(() => Promise.all([api.call("moderation.list", { user: given || null, room: where || null, active: given ? null : true, limit: 100 }), given ? api.call("users.get", { user: given }).catch((error) => { if (error.status === 403) return null; throw error; }) : null]));
     if (!found) return;
     done.show(found[0].items);
     const user = found[1];
