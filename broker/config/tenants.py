@@ -34,6 +34,8 @@ class TenantConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Rooms open at a time, 0 = no limit of its own."""
     messages_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     """Messages to rooms and users a second in the long run, twice as many at once; 0 = no limit of its own."""
+    mask_names_for_guests: bool | None = None
+    """As privacy.mask_names_for_guests, for rooms of this tenant that are opened from now on; not set = as there."""
     calls_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     """Calls of operations a second in the long run, twice as many at once; 0 = no limit of its own."""
 

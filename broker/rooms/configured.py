@@ -49,7 +49,9 @@ def review_space(config: Config) -> ReviewSpace:
 def quotas_of(tenants: Iterable[TenantConfig]) -> dict[str, Quotas]:
     """Return the quotas of each tenant by name."""
     return {
-        each.name: Quotas(each.max_connections, each.max_rooms, each.messages_per_s, each.calls_per_s)
+        each.name: Quotas(
+            each.max_connections, each.max_rooms, each.messages_per_s, each.calls_per_s, each.mask_names_for_guests
+        )
         for each in tenants
     }
 

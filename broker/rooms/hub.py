@@ -44,7 +44,7 @@ from broker.core.rooms.totals import RoomReading, RoomTotals
 from broker.core.rooms.types import CustomRule
 from broker.core.structures.steps import run_steps
 from broker.core.tenants.names import tenant_of
-from broker.core.tenants.quotas import Tenants
+from broker.core.tenants.quotas import Tenants, TenantUse
 from broker.core.users.preferences import PreferenceTable
 from broker.ledger import LedgerDamaged, LedgerRefused, LedgerState, ResultBatch
 from broker.rooms.actions import ActionQueue
@@ -291,7 +291,7 @@ class Hub:
             on_actions=self._actions.put,
             hints=self.hints,
             preferences=self.preferences,
-            mask=NameMask(self.event_ids.mask_key(name)) if self._rules.masks_guests else None,
+            mask=NameMask(self.event_ids.mask_key(name)) if self._masks_guests(use) else None,
             measures=self.measures,
             sessions_of=self._sessions_of,
         )
@@ -304,6 +304,11 @@ class Hub:
         self._nursery.start_soon(self._supervise, room, name=f"room {name}")
         log.info("room opened", room=name, number=room.number)
         return room
+
+    def _masks_guests(self, tenant: TenantUse | None) -> bool:
+        """Return whether guests get masks in rooms of a tenant, None = the default one."""
+        own = None if tenant is None else tenant.quotas.masks_guests
+        return self._rules.masks_guests if own is None else own
 
     def flush(self, room: Room) -> None:
         """Publish at once what a room holds back, and write its checkpoint: the broker is about to stop."""

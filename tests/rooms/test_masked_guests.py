@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from broker.core.rooms.masking import NameMask
+from broker.core.tenants.names import qualify
 from broker.server import Broker
 from protocol.codes import MessageType, Role, Tier
 from protocol.messages import Event, Message, Resume, Resumed, State, Tick
@@ -49,6 +50,22 @@ async def live(broker: Broker, ann: RawLink, room: int) -> None:
     await operate(broker, "messages.pin", "live-1", "pin", None, 4, ["news"], None, ANN, "Wilhelmina")
     await operate(broker, "keys.set", "live-1", "k", 1, None, None, ANN)
     await operate(broker, "messages.publish", "live-1", int(MessageType.ANNOUNCEMENT), ["the end"])
+
+
+@pytest.mark.parametrize("of_all", [False, True])
+async def test_a_tenant_may_have_it_its_own_way(of_all: bool) -> None:
+    tenants = [
+        {"name": "acme", "mask_names_for_guests": True}, {"name": "globex", "mask_names_for_guests": False},
+        {"name": "initech"},
+    ]  # fmt: skip
+    async with running_broker(privacy={"mask_names_for_guests": of_all}, tenants=tenants) as broker:
+        found = {}
+        for tenant in ("", "acme", "globex", "initech"):
+            await operate(broker, "rooms.open", "live-1", tenant=tenant)
+            room = broker.hub.find(qualify(tenant, "live-1"))
+            assert room is not None
+            found[tenant] = room.views.mask is not None
+    assert found == {"": of_all, "acme": True, "globex": False, "initech": of_all}
 
 
 async def test_a_guest_sees_masks_live_in_the_snapshot_and_after_a_resume_and_a_viewer_does_not() -> None:

@@ -37,6 +37,8 @@ __all__ = ["SHOP_ROOM", "Shop"]
 SHOP_ROOM = "room-of-sales"
 SALE, PACKET = "sale-1", "packet-1"
 BUYERS = ("buyer1", "买家2")
+ENTRANTS = ("entrant1", "entrant2")
+"""Users who enter the lottery alone: it has losers wherever the others enter it."""
 STOCK, PER_USER, CLAIMS = 3, 2, 4
 SHARES, CENTS = 2, 1001
 FAR_MS = 4_102_444_800_000
@@ -62,7 +64,7 @@ class Shop:
         self.shares: dict[str, tuple[int, int]] = {}
         """Number and cents of each user's share."""
         self._created = trio.Event()
-        self.raffle = Raffle(actors, SHOP_ROOM, BUYERS, self.call)
+        self.raffle = Raffle(actors, SHOP_ROOM, (*BUYERS, *ENTRANTS), self.call)
         actors.remaining += 1
 
     async def run(self) -> None:
@@ -81,6 +83,8 @@ class Shop:
                 buying.start_soon(self.raffle.run, client)
                 for user in BUYERS:
                     buying.start_soon(self._buy, user, client)
+                for user in ENTRANTS:
+                    buying.start_soon(self._enter, user)
             await self._do(client, CloseSale(SHOP_ROOM, SALE))
             await self._do(client, CancelPacket(SHOP_ROOM, PACKET))
             while not await self._has_ended(client):  # noqa: ASYNC110 - a broker may restart meanwhile
@@ -96,6 +100,12 @@ class Shop:
         return all(sale.state is SaleState.SETTLED for sale in sales.items) and all(
             packet.state is PacketState.SETTLED for packet in packets.items
         )
+
+    async def _enter(self, user: str) -> None:
+        """Enter the lottery."""
+        async with self.actors.client(f"dev:{user}") as client:
+            room = await self.actors.join(client, SHOP_ROOM)
+            await self.raffle.take_part(user, client, room)
 
     async def _buy(self, user: str, platform: Client) -> None:
         """Claim units and take a share, each call twice; the platform pays what is reserved."""

@@ -20,12 +20,17 @@ OTHERS = "(others)"
 
 
 class Quotas(NamedTuple):
-    """What a tenant may use; 0 = no limit. Rates are in the long run, twice as many may come at once."""
+    """What a tenant may use; 0 = no limit. Rates are in the long run, twice as many may come at once.
+
+    ``masks_guests``: whether guests get masks in place of names and ids of viewers in its rooms; None = as in those of
+    the broker.
+    """
 
     connections: int = 0
     rooms: int = 0
     messages_per_s: float = 0.0
     calls_per_s: float = 0.0
+    masks_guests: bool | None = None
 
 
 class TenantUse:

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from broker.core.commerce.highlights import MAX_HELD, HeldHighlight, Highlights
 from broker.core.commerce.room_rankings import GIFTS
 from broker.core.rooms.effects import Record, Reply
-from broker.core.rooms.idempotency import FirstUse, StoredResult
+from broker.core.rooms.idempotency import KEY_REUSED, FirstUse, StoredResult
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules, RoomState
 from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role
@@ -92,7 +92,8 @@ class Histories(RuleBasedStateMachine):
         self.ticket = 0
         self.flying: list[Record[int]] = []
         self.answers: dict[int, Reply[int]] = {}
-        self.known: dict[Any, StoredResult] = {}
+        self.known: dict[Any, tuple[bytes, StoredResult]] = {}
+        """First result by name of an order, as the ledger has it, with the fingerprint of its content."""
         self.stream: list[tuple[int, Any]] = []
         """What the ledger has committed: offset and event."""
 
@@ -134,13 +135,18 @@ class Histories(RuleBasedStateMachine):
     def commit(self) -> None:
         record = self.flying.pop(0)
         keys = [asked.key for asked in record.asked if asked.key is not None]
-        known = {key: self.known[key] for key in keys if key in self.known}
+        known = {}
+        for key in keys:
+            fingerprint, first = self.known.get(key.parts, (b"", None))
+            if first is not None:
+                known[key] = first if fingerprint == key.fingerprint else KEY_REUSED._replace(first=first.first)
         if known:
             self.perform(self.room.repeated(record, known, self.now))
             return
         offset = len(self.stream) + 1
         self.stream.append((offset, record.event))
-        self.known |= dict.fromkeys(keys, StoredResult(Outcome.ACCEPTED, offset, FirstUse("show", 77, offset)))
+        first = StoredResult(Outcome.ACCEPTED, offset, FirstUse("show", 77, offset))
+        self.known |= {key.parts: (key.fingerprint, first) for key in keys}
         self.perform(self.room.committed(record, offset, self.now))
 
     @precondition(lambda self: self.flying)
