@@ -65,6 +65,8 @@ def read_bytes_of(name: str | Path) -> bytes:
         data = user_path(name).read_bytes()
     except OSError as error:
         raise FileError(str(name), error.strerror or str(error), error.errno or errno.EIO) from error
+    except ValueError as error:  # no system call takes such a name
+        raise FileError(str(name), f"cannot be a file: {error}") from error
     return _without_mark(data, str(name))
 
 

@@ -190,6 +190,14 @@ def test_a_file_without_a_mark_is_given_to_openssl_as_it_is(tmp_path: Path) -> N
     assert not os.path.exists(path)
 
 
+@pytest.mark.parametrize(
+    "section", [{"auth": {"secret_file": "a\0b"}}, {"listen": {"tls_cert": "\0", "tls_key": "\0"}}]
+)
+def test_a_name_that_no_file_can_have_is_one_problem(section: dict[str, dict[str, str]]) -> None:
+    with pytest.raises(ConfigError, match="null byte"):
+        load(None, {}, section)
+
+
 def test_a_tilde_of_an_unknown_user_stays_in_the_path() -> None:
     assert user_path("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
 
