@@ -16,7 +16,7 @@ from broker.net.event_stream import event
 from broker.net.transport import Framing, Part
 from broker.net.websocket import ws_frame
 from protocol.codes import Codec, Lane, Opcode, Tier
-from protocol.compression import BUILT_IN_ONLY, compress
+from protocol.compression import BUILT_IN_ONLY, THOROUGH_SHOWN, compress
 from protocol.connection import Encoding, encode
 from protocol.errors import LocalProtocolError
 from protocol.frames import build_frame, pack_body
@@ -107,15 +107,16 @@ def prepare(
     event_id: Callable[[int], str] = _no_id,
     mask: Callable[[Message], Message] = _unmasked,
     dictionaries: Mapping[int, bytes] = BUILT_IN_ONLY,
+    receivers: int = THOROUGH_SHOWN,
 ) -> Prepared:
     """Encode content once per variant in use. ``by_tier``: what each of `TIERS` gets; tiers may share one object;
     ``event_id``: returns the id of an offset, for streams of events; ``mask``: returns a message with masks;
-    ``dictionaries``: by codec."""
+    ``dictionaries``: by codec; ``receivers``: how many get it, about, for a few of whom a tick is compressed faster."""
     frames: list[bytes | None] = [None] * (VARIANTS + 1)
     bundles: list[Bundle | None] = [None] * (VARIANTS + 1)
     made: dict[tuple[int, int, bool], Bundle] = {}
     masked: dict[int, list[Content]] = {}
-    framed = _BinaryFrames(room, dictionaries)
+    framed = _BinaryFrames(room, dictionaries, receivers)
     lane = min(content.lane for contents in by_tier for content in contents)
     for variant in variants:
         is_masked = variant >= MASKED
@@ -160,9 +161,10 @@ def prepare_for_viewers(
     room: int,
     mask: Callable[[Message], Message] = _unmasked,
     dictionaries: Mapping[int, bytes] = BUILT_IN_ONLY,
+    receivers: int = THOROUGH_SHOWN,
 ) -> Prepared:
     """Encode content without an offset for all members but staff, see `prepare`."""
-    shown = prepare(variants, by_tier, room, mask=mask, dictionaries=dictionaries)
+    shown = prepare(variants, by_tier, room, mask=mask, dictionaries=dictionaries, receivers=receivers)
     nothing = Prepared(shown.lane, [None] * (VARIANTS + 1), [None] * (VARIANTS + 1))
     return shown._replace(selector=Selector(0, 0, STAFF_BIT), others=nothing)
 
@@ -170,9 +172,10 @@ def prepare_for_viewers(
 class _BinaryFrames:
     """Binary frames of contents, each packed once for all codecs and compressed once for all framings."""
 
-    __slots__ = ("_dictionaries", "_frames", "_packed", "_room")
+    __slots__ = ("_dictionaries", "_frames", "_packed", "_receivers", "_room")
 
-    def __init__(self, room: int, dictionaries: Mapping[int, bytes]) -> None:
+    def __init__(self, room: int, dictionaries: Mapping[int, bytes], receivers: int) -> None:
+        self._receivers = receivers
         self._room = room
         self._dictionaries = dictionaries
         self._packed: dict[int, list[tuple[Message, bytes]]] = {}
@@ -191,7 +194,8 @@ class _BinaryFrames:
 
     def _frame(self, content: Content, message: Message, body: bytes, codec: Codec) -> bytes:
         opcode = opcode_of(message)
-        small = compress(body, codec, self._dictionaries, is_tick=opcode is _TICK)
+        shown = content.weight * self._receivers
+        small = compress(body, codec, self._dictionaries, is_tick=opcode is _TICK, shown=shown)
         if small is None:
             return build_frame(opcode, content.lane, self._room, content.sequence, body)
         return build_frame(opcode, content.lane, self._room, content.sequence, small, codec)

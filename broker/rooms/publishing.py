@@ -169,7 +169,9 @@ class RoomPublisher:
         """Send something to a few members, one by one."""
         variants = {member.variant for member in members}
         by_tier = [[content]] * len(TIERS)
-        prepared = prepare(variants, by_tier, self._number, mask=self._mask, dictionaries=self._dictionaries)
+        prepared = prepare(
+            variants, by_tier, self._number, mask=self._mask, dictionaries=self._dictionaries, receivers=len(members)
+        )
         for member in members:
             bundle = prepared.bundles[member.variant]
             if bundle is not None and member.index >= 0:
@@ -186,9 +188,10 @@ class RoomPublisher:
         variants = self._members.variants()
         if not variants:
             return False
+        number, mask, dictionaries, receivers = self._number, self._mask, self._dictionaries, len(self._members)
         if to_staff:
-            prepared = prepare(variants, by_tier, self._number, self._event_id, self._mask, self._dictionaries)
+            prepared = prepare(variants, by_tier, number, self._event_id, mask, dictionaries, receivers)
         else:
-            prepared = prepare_for_viewers(variants, by_tier, self._number, self._mask, self._dictionaries)
+            prepared = prepare_for_viewers(variants, by_tier, number, mask, dictionaries, receivers)
         self._fanout.submit(self._outbox, prepared, on_done, traced)
         return True

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.codes import CloseCode, Codec, Lane
-from protocol.compression import MIN_COMPRESS_BYTES, compress, decompress
+from protocol.compression import MIN_COMPRESS_BYTES, THOROUGH_SHOWN, compress, decompress
 from protocol.connection import Frame, encode
 from protocol.dictionaries import BUILT_IN
 from protocol.errors import RemoteProtocolError
@@ -151,6 +151,18 @@ def test_a_tick_of_one_short_message_gets_smaller_with_the_dictionary() -> None:
     assert small is not None
     assert len(small) < 0.7 * len(body)
     assert compress(body, Codec.LZ4_DICT_1) is None, "of another message 256 bytes are the least"
+
+
+def test_a_tick_for_few_is_compressed_faster_and_less() -> None:
+    texts = ("请问什么时候发货呀", "昨天买的颜色很好看", "没有我要的尺码了吗")
+    body = pack_body(Tick(1_796_000_000_000, 100, 0, tuple(TickEntry(1, "u1234567", "viewer 12", (t,)) for t in texts)))
+    sizes = []
+    for shown in (THOROUGH_SHOWN, THOROUGH_SHOWN - 1):
+        small = compress(body, Codec.LZ4_DICT_1, is_tick=True, shown=shown)
+        assert small is not None
+        assert decompress(small, Codec.LZ4_DICT_1) == body
+        sizes.append(len(small))
+    assert sizes[0] < sizes[1] < len(body)
 
 
 def test_a_body_of_a_codec_whose_dictionary_is_missing_is_refused() -> None:

@@ -18,7 +18,7 @@ from broker.net.websocket import ws_frame
 from broker.rooms.encoding import TIERS, Content, prepare, variant_of
 from protocol.codes import Codec, Lane, MessageType, Outcome, Role, Tier
 from protocol.connection import NEED_DATA, Connection, Encoding, Frame
-from protocol.messages import MAX_ACK_RESULTS, Ack, AckResult, Message, Post, Resumed, Side
+from protocol.messages import MAX_ACK_RESULTS, Account, Ack, AckResult, Message, Post, Resumed, Side, Tick, TickEntry
 from protocol.payloads import DanmakuPayload, GiftPayload, check_payload
 from protocol.state import LinkState
 from tests.support.examples import examples
@@ -142,3 +142,21 @@ def test_any_room_content_gives_messages_that_a_strict_client_takes(
 
 def test_a_full_ack_is_taken() -> None:
     take(Ack(tuple(AckResult(2**32 - 1, Outcome.REJECTED, 2**53 - 1) for _ in range(MAX_ACK_RESULTS))))
+
+
+def test_a_tick_is_compressed_thoroughly_where_many_receive_it_and_once_for_both_framings() -> None:
+    entries = tuple(TickEntry(1, "10283746", "Ming", (text,)) for text in ("请问什么时候发货呀", "昨天买的颜色很好看"))
+    by_tier = [[Content(Tick(1_796_000_000_000, 100, 0, entries, Account(2, 2, 0)), Lane.CHAT, 1, 2)]] * len(TIERS)
+    tcp, websocket = (variant_of(each, Codec.LZ4_DICT_1, Tier.FULL) for each in (Framing.TCP, Framing.WEBSOCKET))
+    many, few = (prepare((tcp, websocket), by_tier, 3, receivers=each) for each in (64, 63))
+    thorough, fast = many.frames[tcp], few.frames[tcp]
+    assert thorough is not None
+    assert fast is not None
+    assert len(thorough) < len(fast)
+    assert many.frames[websocket] == ws_frame(thorough)
+    for data in (thorough, fast):
+        client = strict_client(Encoding.BINARY)
+        client.receive_data(data)
+        event = client.next_event()
+        assert isinstance(event, Frame)
+        assert event.message == by_tier[0][0].message
