@@ -142,7 +142,12 @@ class Grant:
     @property
     def is_app(self) -> bool:
         """Whether this is the platform's own backend, in some room at least."""
-        return self.role is Role.APP or any(entry.role is Role.APP for entry in self.rooms)
+        if self.role is Role.APP:
+            return True
+        for entry in self.rooms:
+            if entry.role is Role.APP:
+                return True
+        return False
 
     def room_grant(self, room_name: str) -> RoomGrant | None:
         """Return the first entry that matches the room with the qualified name ``room_name``; None = not granted.
