@@ -95,8 +95,23 @@ def _missing(name: str, row: LazyCommand, module_name: str, missing: str) -> str
     return f"{text} {row.needs}" if row.needs else text
 
 
+def _print_version(context: click.Context, option: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        from broker.cli.version import version_text
+
+        click.echo(version_text())
+        context.exit()
+
+
 @click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="roomcast", prog_name="roomcast")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version, in a clone with its commit, and exit.",
+)
 def main() -> None:
     """A live-room message broker: danmaku, likes, gifts and control messages for live streams.
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import importlib
 from inspect import signature
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+import trio.lowlevel
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.load.sockets import server_message
 from bench.micro import BENCHES, run
 from bench.micro.clients import PHRASES
+from bench.micro.harness import BrokerLoopMonitor
 from bench.micro.result import Result, median, table
 from bench.micro.wire import (
     Template,
@@ -139,3 +143,13 @@ def test_a_smoke_run_succeeds(name: str) -> None:
     results = run([name], smoke=True)
     assert results
     assert all(result.bench == name and result.value > 0 for result in results)
+
+
+@pytest.mark.parametrize(("name", "slow_steps"), [("broker.net.poller.Poller.run", 1), ("bench.micro.memory.main", 0)])
+def test_long_steps_of_the_broker_are_reported_and_not_those_of_the_bench(name: str, slow_steps: int) -> None:
+    times = iter([0.0, 1.0, 2.0, 2.0])
+    monitor = BrokerLoopMonitor(clock=lambda: next(times), cpu_clock=lambda: 0.0)
+    task = cast(trio.lowlevel.Task, SimpleNamespace(name=name))
+    monitor.before_task_step(task)
+    monitor.after_task_step(task)
+    assert monitor.slow_steps == slow_steps

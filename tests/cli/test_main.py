@@ -3,12 +3,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from broker.cli.main import COMMANDS, LazyCommand, LazyGroup, main
+from broker.cli.version import commit_of
 
 
 def group(lazy: Mapping[str, LazyCommand]) -> LazyGroup:
@@ -81,5 +83,28 @@ def test_commands_added_with_add_command_are_listed() -> None:
     assert CliRunner().invoke(both, ["plain"]).exit_code == 0
 
 
+@pytest.mark.integration
 def test_the_version_is_reported() -> None:
-    assert CliRunner().invoke(main, ["--version"]).output.startswith("roomcast, version ")
+    result = CliRunner().invoke(main, ["--version"])
+    assert result.output.startswith("roomcast, version ")
+    assert (result.exit_code, result.output.count("\n")) == (0, 1)
+
+
+@pytest.mark.integration
+def test_the_version_names_the_commit_in_a_clone_and_whether_files_differ_from_it(tmp_path: Path) -> None:
+    assert commit_of(tmp_path) == "", "no clone"
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init", "-q")
+    assert commit_of(tmp_path) == "", "no commit yet"
+    (tmp_path / "file").write_text("one")
+    git("add", "file")
+    git("commit", "-q", "-m", "first")
+    git("tag", "v1")
+    head = git("rev-parse", "HEAD")
+    assert commit_of(tmp_path) == head[:12]
+    (tmp_path / "file").write_text("two")
+    assert commit_of(tmp_path) == head[:12] + "+"
