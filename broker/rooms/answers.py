@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import ceil
 
 from broker.core.rooms.counters import RoomCounters
-from broker.core.rooms.effects import Outcomes, RefusePost, Reply, ShowToSender
+from broker.core.rooms.effects import Flagged, Outcomes, RefusePost, Reply, ShowToSender
 from broker.core.rooms.traces import RoomTraces
 from broker.rooms.measures import REFUSALS, RoomMeasures
 from broker.rooms.members import Member, PostRef, reply_all
@@ -70,6 +70,12 @@ class RoomAnswers:
         member.session.reply_with_reason(
             self._number, AckResult(sequence, Outcome.REJECTED, int(code)), reason, wait_ms
         )
+
+    def flagged(self, effect: Flagged) -> None:
+        """Count and report a post in which words or detectors have found something."""
+        self._counters.found(effect.verdict.action.name.lower())
+        if self._reporter is not None:
+            self._reporter.flagged(effect)
 
     def over_quota(self, member: Member, sequence: int, wait_s: float) -> None:
         """Refuse one post above the quota of the room's tenant."""

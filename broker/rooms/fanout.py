@@ -353,6 +353,7 @@ class FanOut:
         """Those of the frames that it sends."""
         self._ready: tuple[deque[Outbox], ...] = tuple(deque() for _ in Lane)
         self._work = trio.Event()
+        self._calls: deque[Callable[[], None]] = deque()
         self.writes = 0
         """Writes to members so far."""
         self.deliveries = 0
@@ -386,6 +387,12 @@ class FanOut:
             self._ready[lane].append(outbox)
             self._work.set()
 
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """Call a room in the next turn, before anything is written: it has something to publish. The call must not
+        raise."""
+        self._calls.append(call)
+        self._work.set()
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run sweeps until cancelled."""
         task_status.started()
@@ -397,12 +404,24 @@ class FanOut:
                 await self._work.wait()
 
     def turn(self) -> bool:
-        """Write for one slice, the most urgent room first; return whether there was anything to write."""
+        """Call the rooms that have something to publish, and write, for one slice each, the most urgent room first;
+        return whether there was anything to do."""
+        has_called = len(self._calls) > 0
+        if has_called:
+            self._call()
         outbox = self._take()
         if outbox is None:
-            return False
+            return has_called
         self._slice(outbox)
         return True
+
+    def _call(self) -> None:
+        """Call rooms for one slice."""
+        calls, deadline = self._calls, self._clock() + SLICE_S
+        while calls:
+            calls.popleft()()
+            if self._clock() >= deadline:
+                break
 
     def _take(self) -> Outbox | None:
         for lane, ready in enumerate(self._ready):

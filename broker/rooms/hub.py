@@ -49,6 +49,7 @@ from broker.core.users.preferences import PreferenceTable
 from broker.ledger import LedgerDamaged, LedgerRefused, LedgerState, ResultBatch
 from broker.rooms.actions import ActionQueue
 from broker.rooms.activity_records import read_activity
+from broker.rooms.ending import remove_members
 from broker.rooms.fanout import FanOut
 from broker.rooms.hints import RoomHints
 from broker.rooms.measures import RoomMeasures
@@ -459,7 +460,7 @@ class Hub:
             except Exception:
                 self.crash(room)
             try:
-                await room.remove_all()
+                await remove_members(room)
             except Exception:
                 self.crash(room)
             await room.journal.wait_answered()

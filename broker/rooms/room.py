@@ -86,9 +86,6 @@ __all__ = ["OnActions", "PostRef", "Room"]
 
 SWEEP_LIMITERS_S = 10.0
 """How often a room sweeps its limiters."""
-REMOVE_BATCH = 100
-MAX_LAST_TURNS = 10_000
-"""Turns of the event loop in which the fan-out writes the last events of a room that has ended."""
 MAX_WAITING_SWEEPS = 64
 """A room without a tick (policy ``off``) makes one sweep a message; above so many waiting ones it collects them."""
 
@@ -146,6 +143,7 @@ class Room:
         self.senders: dict[Member, None] = {}
         """Links of the app that post without being members; they get the answers to their posts, nothing else."""
         self._pacer = pacer
+        self._fanout = fanout
         self._idle_close_s = idle_close_s
         self._unused_close_s = min(idle_close_s, unused_close_s)
         self._is_by_viewer = unused_close_s < inf
@@ -175,6 +173,8 @@ class Room:
         """Its numbers as they were read last; None: something may have changed since."""
         self.opened_at_ms = unix_ms()
         self._wake = trio.Event()
+        self._sleeps_until = -inf
+        """When its task does what is due next; it is awake until that has been found out."""
         self._armed_until = inf
         self._ticking = False
         self._keyword_entries = KeywordEntries(self.command_activity, clock)
@@ -405,26 +405,10 @@ class Room:
         self.state.close(comes_back=True)
         self._wake.set()
 
-    async def remove_all(self) -> None:
-        """Remove every member with the reason, once the last events have been written: gifts that came with the end.
-
-        In slices: a hundred thousand frames must not stop the loop.
-        """
-        for _ in range(MAX_LAST_TURNS):
-            if not len(self._publisher):
-                break
-            await trio.lowlevel.checkpoint()
-        reason, message = self.ended
-        for count, member in enumerate(self.members.all(), 1):
-            if member.index >= 0:
-                self.members.remove(member)
-                member.session.on_left(self, reason, message)
-            if count % REMOVE_BATCH == 0:
-                await trio.lowlevel.checkpoint()
-        senders, self.senders = self.senders, {}
-        if self.has_crashed:
-            for sender in senders:
-                sender.session.on_left(self, reason, message)
+    @property
+    def is_writing(self) -> bool:
+        """Whether the fan-out has still to write something of it."""
+        return len(self._publisher) > 0
 
     @property
     def is_left_unused(self) -> bool:
@@ -443,12 +427,13 @@ class Room:
         sweep_limiters_at = self._clock() + SWEEP_LIMITERS_S
         while self.state.phase is not RoomPhase.ENDED:
             now = self._clock()
-            self._armed_until = self._next_due(now)
+            self._armed_until = self._sleeps_until = self._next_due(now)
             if self._armed_until > now:
                 with trio.move_on_after(self._armed_until - now if self._armed_until < inf else SWEEP_LIMITERS_S):
                     await self._wake.wait()
             else:
                 await trio.lowlevel.checkpoint()
+            self._sleeps_until = -inf
             if self._wake.is_set():
                 self._wake = trio.Event()
             now = self._clock()
@@ -500,7 +485,27 @@ class Room:
             due = state.next_due(now)
             if (due is not None and due < self._armed_until) or state.empty_since is not None:
                 self._armed_until = now
-                self._wake.set()
+                if due == now and now < self._sleeps_until and state.empty_since is None:
+                    self._fanout.call_soon(self._turn)
+                else:
+                    self._wake.set()
+
+    def _turn(self) -> None:
+        """Do at once what is due. The task sleeps on: to wake it costs as much as the tick of a small room."""
+        now = self._clock()
+        try:
+            if self.state.phase is not RoomPhase.ENDED:
+                self._live(now)
+                self._rearm(now)
+        except Exception:
+            self._crashed()
+
+    def _rearm(self, now: float) -> None:
+        """Wake the task only if it would sleep past the next thing to do."""
+        self._armed_until = self._sleeps_until
+        if self._next_due(now) < self._armed_until:
+            self._armed_until = now
+            self._wake.set()
 
     # ---- effects
 
@@ -542,9 +547,7 @@ class Room:
                 case StartActions(key, actions):
                     self._on_actions(RoomActions(self.name, self.state.epoch, key, actions))
                 case Flagged():
-                    self.state.counters.found(effect.verdict.action.name.lower())
-                    if self._reporter is not None:
-                        self._reporter.flagged(effect)
+                    self._answers.flagged(effect)
                 case End(reason):
                     self.end(reason)
 
@@ -552,8 +555,7 @@ class Room:
         """Show a danmaku that was held with the next tick."""
         now = self._clock()
         self.state.show(post, NOBODY, now)
-        activities = self.state.activities.activities
-        if activities is not None and activities.listening:
+        if (activities := self.state.activities.activities) is not None:
             self._keyword_entries.hear_shown(self, post, activities, self._unix_ms())
         if not self._has_tick:
             self._perform(self.state.tick(now, self._unix_ms()))
@@ -563,7 +565,7 @@ class Room:
         self._nudge(self._clock())
 
     def _crashed(self) -> None:
-        """ActivityReport the exception that is being handled; this room ends, the ledger and other rooms go on."""
+        """Report the exception that is being handled; this room ends, the ledger and other rooms go on."""
         if self._on_crash is None:
             raise
         self._on_crash(self)
@@ -584,8 +586,7 @@ class Room:
         interval_s = self.state.interval_s = self._pacer.observe(cost_s, self.state.stage)
         self._measures.tick_cost.observe(cost_s)
         self._measures.tick_interval.observe(interval_s)
-        self._armed_until = inf
-        self._wake.set()
+        self._rearm(self._clock())
 
     @property
     def stage(self) -> OverloadStage:
