@@ -24,7 +24,7 @@ class PagesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     enabled: bool = True
     """Serve them; false where the platform has pages of its own."""
     public_origin: Annotated[str, Meta(max_length=255, examples=["https://live.example.com"])] | None = None
-    """Origin under which browsers reach the viewers' port, where a proxy stands in front; the console links to it."""
+    """Origin under which browsers reach the viewers' port; its pages may connect, and the console links to it."""
     image_hosts: Annotated[tuple[HostName, ...], Meta(max_length=32)] = ()
     """Hosts, with their subdomains, from which pages show pictures of products; of others a drawn box is shown."""
     link_hosts: Annotated[tuple[HostName, ...], Meta(max_length=32)] = ()

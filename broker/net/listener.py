@@ -223,7 +223,11 @@ def _tls(config: Config) -> ssl.SSLContext | None:
 
 
 def _origins(config: Config) -> frozenset[str]:
-    return frozenset({LOOPBACK} if config.development else config.link.allowed_origins)
+    """Return the origins that may connect: those of the configuration, and that of the broker's own pages."""
+    if config.development:
+        return frozenset({LOOPBACK})
+    own = config.pages.public_origin if config.pages.enabled else None
+    return frozenset((*config.link.allowed_origins, *(() if own is None else (own,))))
 
 
 async def bind(config: Config) -> list[socket.socket]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trio
 
 from broker.config.pages import PagesConfig
 from broker.config.schema import ConfigError, load
@@ -267,6 +268,22 @@ async def test_tokens_are_given_in_development_mode_only() -> None:
         async with httpx.AsyncClient(trust_env=False, timeout=DEADLINE_S) as client:
             assert (await client.get(f"{url}/pages/token")).status_code == 404
             assert settings_in((await client.get(f"{url}/room/lobby")).content)["development"] is False
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("is_enabled", [True, False])
+async def test_pages_of_the_public_origin_may_connect(is_enabled: bool) -> None:
+    pages = {"public_origin": "https://live.example.com", "enabled": is_enabled}
+    async with running_broker(auth={"secret": "s" * 40}, pages=pages) as broker:
+        for origin, status in (("https://live.example.com", 101 if is_enabled else 403), ("https://evil.example", 403)):
+            stream = await trio.open_tcp_stream("127.0.0.1", broker.addresses[0][1])
+            async with stream:
+                await stream.send_all(
+                    f"GET / HTTP/1.1\r\nHost: live.example.com\r\nOrigin: {origin}\r\nUpgrade: websocket\r\n"
+                    "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+                )
+                assert (await stream.receive_some(12)).decode() == f"HTTP/1.1 {status}", origin
 
 
 @pytest.mark.integration

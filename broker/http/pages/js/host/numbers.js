@@ -8,7 +8,7 @@ import { Series } from "./view.js";
 
 const FIGURES = [
   ["online", "--info", compact], ["chat", "--good", compact], ["likes", "--accent", compact],
-  ["gifts", "--gold", money], ["orders", "--info", compact], ["merged", "--text-3", (n) => `${number(n)}%`],
+  ["gifts", "--gold", (cents) => money(cents < 10000 ? cents : Math.round(cents / 100) * 100)], ["orders", "--info", compact], ["merged", "--text-3", (n) => `${number(n)}%`],
 ];
 
 export function numbers(place) {
