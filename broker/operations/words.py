@@ -9,6 +9,7 @@ from broker.core.tenants.names import plain_name, qualify
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import later, required
 from broker.operations.parts import Handler, Parts
+from broker.operations.rights import check_ban
 from broker.rooms.word_lists import MAX_ALL_WORDS, MAX_TENANT_WORDS, OwnList
 from protocol.codes import ErrorCode, Role
 from protocol.operations.rows import DIRECTION
@@ -57,13 +58,13 @@ async def _put(parts: Parts, caller: Caller, request: PutWordList) -> StoredWord
     words = WordList(request.name, request.action, request.words, request.exceptions, request.category)
     own = OwnList(words, rooms)
     known = parts.word_lists.of(caller.tenant)
-    _check_rooms(caller, rooms)
+    _check_rooms(parts, caller, rooms)
     if any(
         is_configured and each.name == request.name for each, _, is_configured in parts.word_lists.all_of(caller.tenant)
     ):
         raise OperationError(ErrorCode.OUT_OF_STATE, "is a list of the configuration", "name")
     if request.name in known:
-        _check_rooms(caller, known[request.name].rooms, "name")
+        _check_rooms(parts, caller, known[request.name].rooms, "name")
     elif len(known) >= MAX_TENANT_LISTS or (_has_pattern(own) and sum(map(_has_pattern, known.values())) >= MAX_LISTS):
         most = MAX_TENANT_LISTS if len(known) >= MAX_TENANT_LISTS else MAX_LISTS
         raise OperationError(ErrorCode.OUT_OF_STATE, f"there are {most} lists: delete one", "name")
@@ -110,10 +111,12 @@ async def _store(parts: Parts, caller: Caller, own: OwnList, words: int, excepti
     return StoredWordList(len(lists.of(caller.tenant)), of_tenant)
 
 
-def _check_rooms(caller: Caller, rooms: Sequence[str], field: str = "rooms") -> None:
+def _check_rooms(parts: Parts, caller: Caller, rooms: Sequence[str], field: str = "rooms") -> None:
     """Raise OperationError where a user may not change a list of these rooms: it directs each of them."""
     if caller.is_backend or Role.APP in caller.roles:
         return
+    for room in rooms:
+        check_ban(parts.hub.sanctions, caller, qualify(caller.tenant, room), parts.hub.trusted.continued_ms())
     if any("*" in room or caller.role_in(qualify(caller.tenant, room)) not in DIRECTION for room in rooms):
         raise OperationError(ErrorCode.NOT_ALLOWED, "must be of rooms alone in which you are host or assistant", field)
 
@@ -123,7 +126,7 @@ def _known(parts: Parts, caller: Caller, name: str) -> OwnList:
     own = parts.word_lists.of(caller.tenant).get(name)
     if own is None:
         raise OperationError(ErrorCode.BAD_FIELD, "names no list that was put", "name")
-    _check_rooms(caller, own.rooms, "name")
+    _check_rooms(parts, caller, own.rooms, "name")
     return own
 
 
@@ -153,15 +156,15 @@ def _lists(parts: Parts, caller: Caller, request: ListWordLists) -> WordLists:
             each.name, len(each.words), each.action, each.category, len(each.exceptions), rooms, is_configured
         )
         for each, rooms, is_configured in parts.word_lists.all_of(caller.tenant)
-        if _may_change(caller, rooms, is_configured=is_configured)
+        if _may_change(parts, caller, rooms, is_configured=is_configured)
     ]
     return WordLists(tuple(sorted(found)[:MAX_SHOWN_LISTS]))
 
 
-def _may_change(caller: Caller, rooms: Sequence[str], *, is_configured: bool) -> bool:
+def _may_change(parts: Parts, caller: Caller, rooms: Sequence[str], *, is_configured: bool) -> bool:
     """Return whether a list is shown to a caller: to staff those alone that it may change."""
     try:
-        _check_rooms(caller, rooms)
+        _check_rooms(parts, caller, rooms)
     except OperationError:
         return False
     return caller.is_backend or Role.APP in caller.roles or not is_configured

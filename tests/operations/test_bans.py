@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
@@ -15,6 +16,7 @@ from protocol.codes import ErrorCode, Role
 from protocol.json_values import as_json
 from protocol.operations import BY_NAME, OPERATIONS, KeyUse, OperationRow, Scope
 from tests.support.broker import running_broker
+from tests.support.durable import durable_broker
 
 ABOUT_ROOMS = [row for row in OPERATIONS if row.room and row.roles - {Role.APP}]
 
@@ -77,3 +79,16 @@ async def test_a_banned_moderator_undoes_nothing_in_its_room_either() -> None:
         with pytest.raises(OperationError) as refused:
             await broker.operations.call(caller, BY_NAME["moderation.undo"], {"action": "mute"})
         assert refused.value.code is ErrorCode.BANNED
+
+
+@pytest.mark.integration
+async def test_a_banned_host_changes_no_list_of_words_of_its_room(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
+        caller = Caller("ann", "Ann", "", lambda room: Role.HOST, frozenset({Role.HOST}))
+        put = {"name": "mine", "words": ["foo"], "action": "block", "rooms": ["live-1"]}
+        await broker.operations.call(caller, BY_NAME["moderation.put_list"], put)
+        ban(broker, "live-1")
+        for name, request in (("put_list", put), ("get_list", {"name": "mine"}), ("delete_list", {"name": "mine"})):
+            with pytest.raises(OperationError) as refused:
+                await broker.operations.call(caller, BY_NAME[f"moderation.{name}"], request)
+            assert refused.value.code is ErrorCode.BANNED
