@@ -17,27 +17,11 @@ from broker.core.rooms.pk_scores import PkScores
 from broker.ledger import Reader
 from broker.rooms import room_store
 from broker.rooms.activity_records import read_all_activities
-from tests.simulation.faults import QUIET
-from tests.simulation.scenario import simulate
+from tests.simulation.planted import finds
 
 pytestmark = pytest.mark.integration
 
 Patch = pytest.MonkeyPatch
-
-
-def finds(seeds: range, **conditions: Any) -> str:
-    """Return the first failed check in worlds of these seeds without other faults; "" if there is none."""
-    for seed in seeds:
-        try:
-            simulate(seed, **{**QUIET, **conditions})
-        except BaseExceptionGroup as group:
-            found: BaseException = group
-            while isinstance(found, BaseExceptionGroup):
-                found = found.exceptions[0]
-            return str(found)
-        except AssertionError as error:
-            return str(error)
-    return ""
 
 
 def forget_after_a_restart(patch: Patch, kind: str, name: str) -> None:
