@@ -145,14 +145,16 @@ class PostScreening(Generic[T]):
         return _MASKED
 
     def shadowed(self, ticket: T, item: PendingDanmaku) -> tuple[Sequence[Effect[T]], Outcome]:
-        """Screen a danmaku of a shadow-muted user, who is to learn nothing of it from words that are refused or masked:
-        return the effects of its refusal, and the answer. One that is masked is changed; nothing is counted."""
+        """Screen a danmaku of a shadow-muted user, to whom words are refused, held and masked as to anybody: return the
+        effects of what is not shown, and the answer. One that is masked is changed; nothing is counted."""
         self._refresh()
         if item.role in self._screens.exempt:
             return _NOTHING, Outcome.ACCEPTED
         verdict, payload = self._searched(item)
         if verdict is not None and verdict.action is WordAction.BLOCK:
             return (_refusal(ticket, verdict),), Outcome.REJECTED
+        if verdict is not None and verdict.action is WordAction.HOLD:
+            return (_hold_item(ticket, item, verdict),), Outcome.HELD
         if verdict is None or verdict.action is not WordAction.MASK:
             return _NOTHING, Outcome.ACCEPTED
         _mask(item, payload)

@@ -10,7 +10,7 @@ import pytest
 from broker.core.moderation.sanctions import RoomSanctions, SanctionChange, SanctionTable
 from broker.core.moderation.screening import ScreenGroup, Screens
 from broker.core.moderation.words import WordAction, WordFilter, WordList
-from broker.core.rooms.effects import Outcomes, RefusePost, Reply, ShowToSender, TickOut
+from broker.core.rooms.effects import Hold, Outcomes, RefusePost, Reply, ShowToSender, TickOut
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules, RoomState
 from protocol.activities.moderation import SanctionKind
@@ -138,6 +138,8 @@ def answers(room: RoomState[int], posts: list[Post]) -> list[tuple[Any, ...]]:
                 case Reply(_, outcome, detail, first):
                     code = detail if outcome is Outcome.REJECTED else 0
                     found.append((outcome, code, first is None))
+                case Hold():
+                    found.append((Outcome.HELD, 0, True))
                 case ShowToSender(_, _, _, outcome):
                     found.append((outcome, 0, True))
                 case RefusePost(_, code, _, reason):
@@ -147,7 +149,7 @@ def answers(room: RoomState[int], posts: list[Post]) -> list[tuple[Any, ...]]:
     return found
 
 
-@pytest.mark.parametrize("action", [None, WordAction.FLAG, WordAction.MASK, WordAction.SHADOW, WordAction.BLOCK])
+@pytest.mark.parametrize("action", [None, *WordAction])
 @pytest.mark.parametrize(
     "posts",
     [
