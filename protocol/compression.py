@@ -3,8 +3,8 @@
 Only frames of the server are compressed: those of a client are small, and a decompressor before authentication would be
 an attack surface. A compressed body is ``u16 raw size`` (big-endian) and one lz4 block.
 
-A tick is compressed at any size, once for all of its receivers, and thoroughly unless these are few. For another
-message lz4 is fast rather than thorough, and is not asked below MIN_COMPRESS_BYTES.
+With a dictionary a tick is compressed at any size, once for all of its receivers, and thoroughly unless these are few.
+For another message lz4 is fast rather than thorough, and is not asked below MIN_COMPRESS_BYTES.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .frames import MAX_BODY_BYTES
 __all__ = ["BUILT_IN_ONLY", "MIN_COMPRESS_BYTES", "THOROUGH_SHOWN", "best_codec", "compress", "decompress"]
 
 MIN_COMPRESS_BYTES = 256
-"""Below this a block of a message that is no tick saves less time on the wire than its decompression takes."""
+"""Below this a block saves less time on the wire than its decompression takes, but for a tick with a dictionary."""
 
 THOROUGH_SHOWN = 128
 """Danmaku of a tick times receivers from which 7 bytes less for each are worth 23 us."""
@@ -56,7 +56,7 @@ def compress(
     is_tick: bool = False,
     shown: int = THOROUGH_SHOWN,
 ) -> bytes | None:
-    """Return ``body`` compressed, or None if it would not get smaller, or is small and no tick.
+    """Return ``body`` compressed, or None if it would not get smaller, or is small (a tick with a dictionary never is).
 
     ``dictionaries``: by codec; it has that of ``codec``, if the codec has one. ``shown``: of a tick, how many times a
     danmaku in it is sent; below THOROUGH_SHOWN lz4 is fast rather than thorough.
@@ -64,11 +64,11 @@ def compress(
     if codec is _PLAIN:
         return None
     nbytes = len(body)
+    if nbytes < MIN_COMPRESS_BYTES and (codec is _LZ4 or not is_tick):
+        return None
     dictionary = b"" if codec is _LZ4 else dictionaries[codec]
     if is_tick and shown >= THOROUGH_SHOWN:
         block = lz4.block.compress(body, "high_compression", store_size=False, compression=_LEVEL, dict=dictionary)
-    elif nbytes < MIN_COMPRESS_BYTES and not is_tick:
-        return None
     else:
         block = lz4.block.compress(body, store_size=False, dict=dictionary)
     if _SIZE.size + len(block) >= nbytes:

@@ -24,6 +24,7 @@ from broker.net.transport import Framing
 from broker.rooms.encoding import TIERS, Content, prepare, variant_of
 from protocol.codes import Codec, Lane, Role, Tier
 from protocol.connection import NEED_DATA, Connection, Frame
+from protocol.dictionaries import BUILT_IN
 from protocol.frames import pack_body
 from protocol.messages import Account, Post, Side, Tick, TickEntry
 
@@ -49,7 +50,7 @@ def core(smoke: bool) -> list[Result]:
     tick = Tick(1, 100, 0, tuple(TickEntry(1, f"u{n}", f"Ann {n}", (f"{PHRASE} {n}",)) for n in range(20)), Account(20))
     content = [[Content(tick, Lane.CHAT, 7, 20)]] * len(TIERS)
     body = pack_body(tick)
-    for codec in (Codec.PLAIN, Codec.LZ4):
+    for codec in (Codec.PLAIN, Codec.LZ4_DICT_1):
         variant = variant_of(Framing.WEBSOCKET, codec, Tier.FULL)
         plain = codec is Codec.PLAIN
 
@@ -59,9 +60,13 @@ def core(smoke: bool) -> list[Result]:
         def bare(plain: bool = plain) -> float:
             if plain:
                 return _timed(lambda: msgpack.packb(tick), 200)
-            return _timed(lambda: lz4.block.compress(body, store_size=False), 200) + _timed(
-                lambda: pack_body(tick), 200
+            return _timed(lambda: msgpack.packb(tick), 200) + _timed(lambda: bare_lz4(body), 200)
+
+        def bare_lz4(body: bytes) -> bytes:
+            block: bytes = lz4.block.compress(
+                body, "high_compression", store_size=False, compression=9, dict=BUILT_IN.data
             )
+            return block
 
         figure = f"encode a tick of 20, {codec.name.lower()}"
         results.append(_result(figure, encode, rounds, bare, "bare packb" if plain else "bare packb + lz4"))

@@ -60,7 +60,9 @@ def test_every_message_and_payload_is_among_the_vectors() -> None:
     assert {kind for kind in PAYLOAD_KINDS if not MESSAGE_TYPES[kind].post_roles} <= sent
     compressed = [vector for vector in MESSAGES if "compressed" in vector]
     assert compressed
-    assert all(set(vector["compressed"]) == {"LZ4", "LZ4_DICT_1"} for vector in compressed)
+    assert {frozenset(vector["compressed"]) for vector in compressed} == {
+        frozenset({"LZ4_DICT_1"}), frozenset({"LZ4", "LZ4_DICT_1"}),
+    }, "with the dictionary alone where the body is small"  # fmt: skip
 
 
 @pytest.mark.parametrize("vector", MESSAGES, ids=lambda vector: vector["name"])
