@@ -21,6 +21,7 @@ from typing import Any
 
 import trio
 
+from bench.cpu_parts import CpuParts
 from bench.floor import FloorSweep, c_loop, c_sweep, python_sweep
 from bench.in_process import Entries, LongestStep
 from bench.load.accounting import FLOOR_SEQUENCE
@@ -72,6 +73,7 @@ class Observer:
         """Operations whose rate is lifted, for the lifetime of this process."""
         self._entries = Entries()
         self._longest = LongestStep()
+        self._parts = CpuParts()
         trio.lowlevel.add_instrument(self._longest)
         self._sweeps = 0
         self._histories = self._by_ledger = 0
@@ -180,6 +182,7 @@ class Observer:
             rooms=rooms,
             entered=self._entries.accepted,
             longest_step_s=self._longest.take(),
+            cpu_parts=self._parts.read(),
             shared=None
             if shared is None
             else {

@@ -12,6 +12,7 @@ import itertools
 from statistics import median
 from typing import Any
 
+from bench.cpu_parts import by_part_us
 from bench.load.accounting import LANES
 from bench.measure import merge_series, summarise
 from bench.report.metrics import METRICS
@@ -149,6 +150,10 @@ def _headline(
         found["write_us"] = busy_s / writes * 1e6
         found["deliveries_a_write"] = deliveries / writes
         found["cpu_delivery_us"] = cpu_s / deliveries * 1e6
+        by_part = by_part_us(before.get("cpu_parts", {}), after.get("cpu_parts", {}), deliveries)
+        found |= {f"cpu_{part}_us": value for part, value in by_part.items()}
+        if scenario.viewers:
+            found["packets_per_viewer_s"] = writes / window_s / scenario.viewers
         if "python_wall_us" in floor:
             found["raw_python_us"] = floor["python_wall_us"]
             found["fanout_ratio"] = found["write_us"] / floor["python_wall_us"]
