@@ -12,6 +12,7 @@ const STOPS = {
   polls: (room, id) => ["polls.close", { room, id }], quizzes: (room, id) => ["quizzes.cancel", { room, id }], lotteries: (room, id) => ["lotteries.void", { room, id, reason: "stopped" }],
   countdowns: (room, id) => ["countdowns.stop", { room, id }], coupons: (room, id) => ["coupons.close", { room, id }], pk: (room, id) => ["pk.cancel", { room, id }],
 };
+const INTERNAL = new Set(["id", "state", "phase", "seed_hash", "eligibility", "bonuses", "commitment", "root", "beacon_round", "grade_count", "first_window_ms", "window_ms", "arrangement", "more", "number"]);
 const OVER = new Set(["closed", "settled", "cancelled", "ended", "finished", "voided", "drawn", "revealed", "expired"]);
 
 export function activities({ api, problem, argument: room }) {
@@ -51,7 +52,7 @@ function shown(name, value) {
 function flat(data) {
   const rows = [];
   for (const [name, value] of Object.entries(data ?? {})) {
-    if (value === null || ["id", "state", "phase", "seed_hash", "eligibility", "bonuses"].includes(name)) continue;
+    if (value === null || value === "" || INTERNAL.has(name)) continue;
     if (Array.isArray(value)) { if (value.length) rows.push([name, value.map((each) => (typeof each === "object" && each ? each.title ?? each.product?.title ?? each.name ?? each.user ?? each.id ?? "" : each)).join(" · ")]); }
     else if (typeof value === "object") rows.push(...flat(value));
     else rows.push([name, value]);
