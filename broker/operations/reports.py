@@ -6,12 +6,15 @@ others ask, and the event loop has as much time as the page took.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import trio
 
 from broker.core.reports.show import ShowFold
+from broker.core.tenants.names import plain_name, split_name
 from broker.ledger import Ledger, Reader
+from broker.ledger.reader import stored_entries
 from broker.ledger.streams import FoundStream, entries_page, find_stream
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import ask, later, required
@@ -20,10 +23,13 @@ from broker.operations.rooms import plain_value
 from broker.rooms.room_export import EXPORT_SCHEMA, EXPORT_VERSION, ExportFields, export_line
 from broker.rooms.show_reports import take_audit, take_entries
 from protocol.codes import ErrorCode, RoomPhase
-from protocol.operations.reports import ExportRoom, ReportRoom, RoomExport, RoomReport
+from protocol.operations.reports import ExportRoom, ExportRooms, ReportRoom, RoomExport, RoomReport, RoomsExport
+from protocol.text import fits_room_pattern
 
 __all__ = ["HANDLERS"]
 
+SCAN_ENTRIES = 2000
+"""Entries of all tenants that one page of an export of many rooms inspects."""
 EXPORT_BYTES = 160 * 1024
 """Bodies of the entries on one page of an export; one may be above it."""
 FLUSH_S = 1.0
@@ -101,4 +107,45 @@ def _read_lines(reader: Reader, request: ExportRoom, fields: ExportFields) -> Ro
     return RoomExport(EXPORT_SCHEMA, EXPORT_VERSION, stream.epoch, tuple(items), last, more)
 
 
-HANDLERS: dict[str, Handler] = {"rooms.report": _report, "rooms.export": _export}
+async def _export_all(parts: Parts, caller: Caller, request: ExportRooms) -> RoomsExport:
+    ledger = required(parts.ledger)
+    settings = parts.control.settings()
+    fields = ExportFields(settings["ledger.export_names"], settings["ledger.export_texts"])
+    pattern = plain_name(request.pattern)
+
+    def selects(room: str) -> bool:
+        tenant, name = split_name(room)
+        return (
+            bool(room) and tenant == caller.tenant and fits_room_pattern(pattern, name)
+            and caller.role_in(room) is not None
+        )  # fmt: skip
+
+    return await ask(ledger, _read_all, request, selects, fields)
+
+
+def _read_all(
+    reader: Reader, request: ExportRooms, selects: Callable[[str], bool], fields: ExportFields
+) -> RoomsExport:
+    """Return a page of an export of many rooms. Runs in the ledger's reading thread."""
+    items: list[Any] = []
+    nbytes = 0
+    with reader.snapshot():
+        end = reader.ends()[0].seq
+        last = min(end, request.after + SCAN_ENTRIES)
+        for entry in stored_entries(reader, "e.seq > ? AND e.seq <= ? ORDER BY e.seq", (request.after, last)):
+            if not selects(entry.room):
+                continue
+            nbytes += len(entry.body)
+            if items and (nbytes > EXPORT_BYTES or len(items) == request.limit):
+                last = items[-1]["seq"]
+                break
+            items.append(plain_value(export_line(entry, fields)))
+    last = max(last, request.after)
+    return RoomsExport(EXPORT_SCHEMA, EXPORT_VERSION, tuple(items), last, last < end)
+
+
+HANDLERS: dict[str, Handler] = {
+    "rooms.report": _report,
+    "rooms.export": _export,
+    "rooms.export_all": _export_all,
+}

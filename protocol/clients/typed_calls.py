@@ -184,7 +184,7 @@ from ..operations.quizzes import (
     SurvivorPage,
 )
 from ..operations.rankings import GetRanking, RankingPage, RefundedGift, RefundGift
-from ..operations.reports import ExportRoom, ReportRoom, RoomExport, RoomReport
+from ..operations.reports import ExportRoom, ExportRooms, ReportRoom, RoomExport, RoomReport, RoomsExport
 from ..operations.reviews import (
     ClaimedItems,
     ClaimReview,
@@ -754,6 +754,9 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["rooms.export"] | ExportRoom, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RoomExport: ...
+    @overload
+    async def __call__(self, operation: Literal["rooms.export_all"] | ExportRooms, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RoomsExport: ...
     @overload
     async def __call__(self, operation: Literal["moderation.put_hint"] | PutHint, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> HintRule: ...

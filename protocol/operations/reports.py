@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..codes import ErrorCode
-from ..fields import any_value, array_of, boolean, integer, optional, record, room_name, text
+from ..fields import any_value, array_of, boolean, integer, optional, record, room_name, room_pattern, text
 from .rows import MAX_PAGE, NEEDS_LEDGER, PLATFORM, OperationRow, RateLimit, Scope, page_size, row
 
-__all__ = ["ROWS", "ExportRoom", "ReportRoom", "RoomExport", "RoomReport"]
+__all__ = ["ROWS", "ExportRoom", "ExportRooms", "ReportRoom", "RoomExport", "RoomReport", "RoomsExport"]
 
 _count = integer(0)
 
@@ -54,6 +54,25 @@ class RoomExport(NamedTuple):
     more: bool
 
 
+class ExportRooms(NamedTuple):
+    """Ask for what the ledger holds of all rooms that fit ``pattern``, oldest first. ``after``: ``last`` of the page
+    before, 0 = from the beginning."""
+
+    pattern: str = "*"
+    after: int = 0
+    limit: int = 500
+
+
+class RoomsExport(NamedTuple):
+    """A page of an export of rooms; fields as of `RoomExport`, each line names its room and epoch."""
+
+    schema: str
+    version: int
+    lines: tuple[Any, ...]
+    last: int
+    more: bool
+
+
 _report = record(RoomReport, (room_name, _count, any_value))
 _export = record(RoomExport, (text(1, 32), _count, _count, array_of(any_value, MAX_PAGE), _count, boolean))
 _EXPORTED = {
@@ -78,5 +97,13 @@ ROWS: tuple[OperationRow, ...] = (
         scope=Scope.ROOMS_READ, roles=PLATFORM, rate=RateLimit(20, 40), at_once=2, changes=False,
         errors=(*NEEDS_LEDGER, ErrorCode.UNKNOWN_ROOM),
         example=(ExportRoom("live-1"), RoomExport("roomcast.export", 1, 7, (_EXPORTED,), 4711, more=False)),
+    ),
+    row(
+        562, "rooms.export_all", ExportRooms, (room_pattern, _count, page_size), RoomsExport,
+        record(RoomsExport, (text(1, 32), _count, array_of(any_value, MAX_PAGE), _count, boolean)),
+        "Return what the ledger holds of many rooms in one order, in pages, as rooms.export does of one.",
+        scope=Scope.ROOMS_READ, roles=PLATFORM, rate=RateLimit(20, 40), at_once=2, changes=False,
+        errors=NEEDS_LEDGER,
+        example=(ExportRooms("live-*"), RoomsExport("roomcast.export", 1, (_EXPORTED,), 4711, more=False)),
     ),
 )  # fmt: skip

@@ -43,6 +43,29 @@ def from_ledger(directory: Path, *options: str, room: str = "lobby") -> list[Any
     return [json.loads(line) for line in done.output.splitlines()]
 
 
+async def test_an_export_of_many_rooms_has_the_lines_of_each_and_none_of_another_tenant(directory: Path) -> None:
+    tenants = [{"name": "acme"}]
+    async with durable_broker(directory, auth={"secret": SECRET}, tenants=tenants) as broker:
+        for number, (tenant, room) in enumerate([("", "a-1"), ("acme", "a-1"), ("", "b-1"), ("", "a-2"), ("", "a-1")]):
+            await operate(broker, "messages.publish", room, 4, [f"text {number}"], tenant=tenant)
+        for pattern, rooms in (("*", ["a-1", "b-1", "a-2", "a-1"]), ("a-*", ["a-1", "a-2", "a-1"]), ("c-*", [])):
+            for limit in (1, 1000):
+                items: list[Any] = []
+                after, more = 0, True
+                while more:
+                    page = await operate(broker, "rooms.export_all", pattern, after, limit)
+                    items += [line for line in page.lines if line["what"] == "event"]
+                    assert page.last >= after
+                    after, more = page.last, page.more
+                assert [line["room"] for line in items] == rooms
+        page = await operate(broker, "rooms.export_all", tenant="acme")
+        assert [line["room"] for line in page.lines if line["what"] == "event"] == ["a-1"]
+        assert {line.get("tenant") for line in page.lines} == {"acme"}
+        one = await exported(broker, "a-1")
+        whole = await operate(broker, "rooms.export_all", "a-1", 0, 1000)
+        assert list(whole.lines) == one
+
+
 async def test_an_export_has_every_entry_once_on_pages_of_any_size_and_names_and_texts_only_if_configured(
     directory: Path,
 ) -> None:

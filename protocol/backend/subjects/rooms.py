@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...codes import Role, RoomPhase
-from ...operations.reports import ExportRoom, ReportRoom, RoomExport, RoomReport
+from ...operations.reports import ExportRoom, ExportRooms, ReportRoom, RoomExport, RoomReport, RoomsExport
 from ...operations.rooms import (
     CloseRoom,
     GetRoom,
@@ -129,6 +129,13 @@ class RoomsCalls:
         result: RoomExport = self._call("rooms.export", ExportRoom(room, epoch, after, limit), None)
         return result
 
+    def export_all(self, *, pattern: str = "*", after: int = 0, limit: int = 500) -> RoomsExport:
+        """Return what the ledger holds of many rooms in one order, in pages, as rooms.export does of one. Scope:
+        rooms:read.
+        """
+        result: RoomsExport = self._call("rooms.export_all", ExportRooms(pattern, after, limit), None)
+        return result
+
 
 class AsyncRoomsCalls:
     """Operations on rooms."""
@@ -229,4 +236,11 @@ class AsyncRoomsCalls:
         Scope: rooms:read.
         """
         result: RoomExport = await self._call("rooms.export", ExportRoom(room, epoch, after, limit), None)
+        return result
+
+    async def export_all(self, *, pattern: str = "*", after: int = 0, limit: int = 500) -> RoomsExport:
+        """Return what the ledger holds of many rooms in one order, in pages, as rooms.export does of one. Scope:
+        rooms:read.
+        """
+        result: RoomsExport = await self._call("rooms.export_all", ExportRooms(pattern, after, limit), None)
         return result
