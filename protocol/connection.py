@@ -48,7 +48,7 @@ from .message_rules import MESSAGE_KINDS, OPCODE_LANES, opcode_of, reader_of
 from .messages import VERSION, Message, Post, Side
 from .payloads import MAX_DANMAKU_CHARS, DanmakuPayload, check_payload
 from .state import ANSWERS, TRANSITIONS, LinkState
-from .text import is_blank
+from .text import has_visible
 
 __all__ = ["NEED_DATA", "ClientConnection", "Connection", "Encoding", "Frame", "NeedData", "Refused", "encode"]
 
@@ -272,7 +272,7 @@ class Connection:
             type(text) is not str
             or not 0 < len(text) <= MAX_DANMAKU_CHARS
             or not text.isprintable()
-            or is_blank(text)
+            or has_visible(text) is None
             or type(client_msg_id) is not str
             or len(client_msg_id) > 64
             or not client_msg_id.isprintable()

@@ -13,6 +13,7 @@ __all__ = [
     "MAX_NAME_CHARS",
     "count_graphemes",
     "fits_room_pattern",
+    "has_visible",
     "is_blank",
     "is_display_name",
     "is_displayable",
@@ -37,7 +38,7 @@ _INVISIBLE = (
 )
 INVISIBLE = re.compile(f"[{_INVISIBLE}]")
 """A character that shows nothing: Default_Ignorable_Code_Point, interlinear marks and the empty Braille cell."""
-_has_visible = re.compile(rf"[^\s{_INVISIBLE}]").search
+has_visible = re.compile(rf"[^\s{_INVISIBLE}]").search
 
 RIGHT_TO_LEFT = "\u202e"
 """Right-to-left override: what follows it is shown from right to left, Latin letters too."""
@@ -68,7 +69,7 @@ def plain(text: str) -> str:
 
 def is_blank(text: str) -> bool:
     """Return whether ``text`` shows nothing: it is empty, or of white space and invisible characters alone."""
-    return _has_visible(text) is None
+    return has_visible(text) is None
 
 
 def is_room_name(text: str) -> bool:
