@@ -495,7 +495,7 @@ def test_half_of_a_surrogate_pair_is_refused_in_every_string(message: Message, d
         (Post(99, "m", None), "POST.type: is not known"),
         (Post(3, "m", (1, "x" * 1100)), "POST.body: must be at most 1024 bytes for LIKE"),
         (Post(128, "m", "x" * 5000), "POST: must be at most 4096 bytes"),
-        (Post(128, "m", "\ud800"), "POST: a string has a lone surrogate"),
+        (Post(128, "m", "\ud800"), "POST.payload: must not have half of a surrogate pair"),
         (Auth(""), "AUTH.token: must be a string of 1 to 4000 characters"),
         (Auth("好" * 2000), "AUTH: must be at most 4096 bytes"),
     ],
