@@ -1,28 +1,20 @@
 // Client: links one after another, as the state machine of `reconnect.js` decides, and the rooms of one user.
+import { Calls } from "./calls.js";
 import { Credentials } from "./credentials.js";
 import { Directs } from "./directs.js";
 import { Emitter } from "./emitter.js";
 import { ArgumentError, ClosedError, NoAnswerError } from "./errors.js";
 import { ClockOffset, Link } from "./link.js";
 import { backoffS, CONFIGURED_HOST, Reconnect } from "./reconnect.js";
-import {
-  operationNumber, payloadArray, postResult, readResult, requestError, Requests, typeNumber, unknownResult,
-} from "./requests.js";
-import { Room } from "./room.js";
-import { numberOf } from "./rules.js";
-import { FEATURES, LIMITS, OPCODES } from "./tables.js";
+import { Memberships } from "./memberships.js";
+import { Posts } from "./posts.js";
+import { requestError, Requests } from "./requests.js";
+import { FEATURES, OPCODES } from "./tables.js";
 import { parseAddress, transportFor, withHost } from "./transports.js";
 
 const AGENT = "roomcast-js/0.1";
 const REQUEST_MS = 30_000;
 const HANDSHAKE_MS = 10_000;
-const MAX_OPEN = 1024;
-const MAX_WAITING_CALLS = 256;
-const MAX_HELD = 256;
-const MAX_PENDING_BYTES = 256 * 1024;
-const CHAT_LANE = 3;
-const LANES = { announcement: 0, room_phase: 0, gift: 2, highlight: 2, media: 1, messages_deleted: 1 };
-const EXTRA_S = 1;
 
 async function builtInDictionary() {
   const { BUILT_IN } = await import("./dictionary.js");
@@ -62,9 +54,9 @@ export class Client extends Emitter {
     this._requests = new Requests();
     this._directs = new Directs(this, (id) => this._link?.user && this._link.send(OPCODES.ACK, [id]));
     this._link = null;
-    this._rooms = new Map();
-    this._held = new Map();
-    this._calls = { open: 0, waiting: [] };
+    this._memberships = new Memberships(this);
+    this._posts = new Posts(this);
+    this._calls = new Calls(this, this._address.encoding === "json");
     this._timers = new Set();
     /** Identity that the broker gave: {user_id, name, expires_at_ms}, null before the first log-in. */
     this.user = null;
@@ -86,7 +78,7 @@ export class Client extends Emitter {
 
   /** The rooms by name. */
   get rooms() {
-    return new Map(this._rooms);
+    return new Map(this._memberships.byName);
   }
 
   /** Unix milliseconds of the broker's clock now, as far as known. */
@@ -104,45 +96,12 @@ export class Client extends Emitter {
    * @throws {RequestError} if the broker refuses @throws {NoAnswerError} after `timeoutMs`
    */
   async join(name, { tier = "full", timeoutMs = REQUEST_MS } = {}) {
-    if (typeof name !== "string" || !name) throw new ArgumentError("the name of a room is a text");
-    if (numberOf("Tier", tier) === undefined) throw new ArgumentError("tier must be full, medium or low");
-    this._raiseIfClosed();
-    let room = this._rooms.get(name);
-    if (!room) {
-      room = new Room(this, name, tier);
-      this._rooms.set(name, room);
-      if (this._link) this._request(room);
-    }
-    if (room.isJoined) return room;
-    let refusal = null;
-    const remove = room.on("ended", ({ error }) => (refusal = error ?? new NoAnswerError(`room ${name} was left`, true)));
-    try {
-      await this._until(() => room.isJoined || refusal !== null, timeoutMs, `no answer to JOIN of ${name}`);
-    } catch (error) {
-      if (!room.snapshot) this._forget(room);
-      throw error;
-    } finally {
-      remove();
-    }
-    if (refusal) throw refusal;
-    return room;
+    return this._memberships.join(name, { tier, timeoutMs });
   }
 
   /** See `Room.leave`. */
-  async leave(room) {
-    if (room.membership !== "joined") {
-      this._forget(room);
-      return;
-    }
-    room.membership = "leaving";
-    const sequence = this._requests.next();
-    this._link.send(OPCODES.LEAVE, [], room.number, sequence);
-    try {
-      await this._requests.open(sequence, "leave", room, REQUEST_MS);
-    } catch {
-      // the link has ended, and the room with it
-    }
-    this._forget(room);
+  leave(room) {
+    return this._memberships.leave(room);
   }
 
   /**
@@ -153,78 +112,16 @@ export class Client extends Emitter {
    * @param {{id?: string, retry?: boolean, timeoutMs?: number}} options `retry`: again, with the same id, after a lost
    *   link and after LIMITED or UNAVAILABLE, as long as the time lasts
    */
-  async post(room, type, payload, { id, retry = false, timeoutMs = REQUEST_MS } = {}) {
-    const number = typeNumber(type, this.customTypes);
-    if (number === undefined) throw new ArgumentError(`message type ${type} is not known`);
-    const body = [number, id ?? newId(this._random), payloadArray(number, payload)];
-    const until = performance.now() + timeoutMs;
-    for (;;) {
-      const result = await this._postOnce(room, type, body, Math.max(0, until - performance.now()));
-      const isAgain = result.outcome === null || result.outcome === "limited" || result.outcome === "unavailable";
-      if (!retry || !isAgain || this.closed || room.membership === "ended") return result;
-      const pauseMs = result.retryAfterMs + this._random() * EXTRA_S * 1000;
-      if (performance.now() + pauseMs >= until) return result;
-      await this._sleep(pauseMs);
-      try {
-        await this._until(() => room.isJoined || room.membership === "ended", until - performance.now(), "no link");
-      } catch {
-        return result;
-      }
-    }
-  }
-
-  async _postOnce(room, type, body, timeoutMs) {
-    const link = this._link;
-    const id = body[1];
-    const isFull = this._requests.size >= MAX_OPEN || (link && link.pending > MAX_PENDING_BYTES);
-    if (!room.isJoined || !link || isFull) return unknownResult(id, false);
-    const sequence = this._requests.next();
-    const answered = this._requests.open(sequence, "post", room, timeoutMs);
-    link.send(OPCODES.POST, body, room.number, sequence);
-    try {
-      const { answer, ack } = await answered;
-      const lane = LANES[type] ?? this.customTypes.find((each) => each.type === body[0])?.lane ?? CHAT_LANE;
-      const result = postResult(id, answer, ack, typeof lane === "string" ? numberOf("Lane", lane) : lane);
-      if (result.outcome === "held") this._hold(sequence, { room, id });
-      return result;
-    } catch (error) {
-      if (error instanceof NoAnswerError) return unknownResult(id, error.sent);
-      return { ...unknownResult(id, true), outcome: "rejected", error: error.error, reason: error.message,
-               detail: error.code, retryAfterMs: error.retryAfterMs };
-    }
-  }
-
-  /** Keep the request of a held message: a second result follows when it is decided. */
-  _hold(sequence, held) {
-    this._held.set(sequence, held);
-    if (this._held.size > MAX_HELD) this._held.delete(this._held.keys().next().value);
+  post(room, type, payload, { id, retry = false, timeoutMs = REQUEST_MS } = {}) {
+    return this._posts.post(room, type, payload, { id, retry, timeoutMs });
   }
 
   /**
    * Call an operation, with the fields of its request by name; resolves with its result, fields by name.
    * @throws {RequestError} if the broker refuses @throws {NoAnswerError}
    */
-  async call(operation, args = {}, { key = "", room = null, timeoutMs = REQUEST_MS } = {}) {
-    await this.opened({ timeoutMs });
-    if (!this._link?.hasCalls) throw new NoAnswerError("the broker has no operations", false);
-    const calls = this._calls;
-    if (calls.open >= LIMITS.maxCalls) {
-      if (calls.waiting.length >= MAX_WAITING_CALLS) throw new NoAnswerError("too many calls wait", false);
-      await new Promise((resolve) => calls.waiting.push(resolve));
-    }
-    calls.open += 1;
-    try {
-      const link = this._link;
-      if (!link?.user) throw new NoAnswerError("the link ended before the call", false);
-      const sequence = this._requests.next();
-      const answered = this._requests.open(sequence, "call", room, timeoutMs);
-      const name = this._address.encoding === "json" ? operation : operationNumber(operation);
-      link.send(OPCODES.CALL, [name, key, args], room?.isJoined ? room.number : 0, sequence);
-      return readResult(operation, (await answered).result);
-    } finally {
-      calls.open -= 1;
-      calls.waiting.shift()?.();
-    }
+  call(operation, args = {}, { key = "", room = null, timeoutMs = REQUEST_MS } = {}) {
+    return this._calls.call(operation, args, { key, room, timeoutMs });
   }
 
   /** Replace the token of the open link by one of the same user, see AUTH in SPEC.md; later links use it too. */
@@ -236,7 +133,7 @@ export class Client extends Emitter {
     const user = await answered;
     this._credentials.changed(token);
     for (const { room: number, role } of user.rooms) {
-      const room = this._roomOf(number);
+      const room = this._memberships.ofNumber(number);
       if (room) room.role = role;
     }
     this._renewLater(this._link, user.expires_at_ms);
@@ -246,7 +143,7 @@ export class Client extends Emitter {
   /** End the client: waiting likes are sent, then GOAWAY. */
   close() {
     if (this.closed) return;
-    for (const room of this._rooms.values()) if (room.isJoined && room.likeCounts.waiting) room._likes._send();
+    for (const room of this._memberships.byName.values()) if (room.isJoined && room.likeCounts.waiting) room._likes._send();
     this._directs.flush();
     const link = this._link;
     this._end(null, "closed by the application");
@@ -292,7 +189,7 @@ export class Client extends Emitter {
   linkOpened(link) {
     this._link = link;
     link.pingRenews = () => this._credentials.wantsTicket(performance.now());
-    for (const room of this._rooms.values()) this._request(room);
+    this._memberships.linkOpened();
   }
 
   linkAuthenticated(link) {
@@ -315,12 +212,9 @@ export class Client extends Emitter {
     const { signal, code, reason, retryAfterMs, jitterMs, hosts } = ending;
     this._machine.handle(signal, performance.now() / 1000, { code, retryAfterMs, jitterMs, hosts: hosts ?? [] });
     this._requests.linkEnded();
-    this._held.clear();
+    this._posts.linkEnded();
     this._directs.linkEnded();
-    for (const room of [...this._rooms.values()]) {
-      room._deferred();
-      if (room.membership === "ended") this._rooms.delete(room.name);
-    }
+    this._memberships.linkEnded();
     if (this.state === "closed") {
       this._end(code, reason);
       return;
@@ -339,8 +233,7 @@ export class Client extends Emitter {
     for (const timer of this._timers) clearTimeout(timer);
     this._timers.clear();
     this._requests.linkEnded();
-    for (const room of [...this._rooms.values()]) room._end("closed", reason);
-    this._rooms.clear();
+    this._memberships.close(reason);
     this._emit("state", { state: "closed", reason, code, retryInMs: null });
     this._emit("closed", { code, reason });
   }
@@ -377,114 +270,25 @@ export class Client extends Emitter {
     this.missedChat = pong.missed_chat;
     this._credentials.onTicket(pong.ticket, performance.now());
     for (const { room: number, online, interval_ms: intervalMs } of pong.rooms) {
-      const room = this._roomOf(number);
+      const room = this._memberships.ofNumber(number);
       if (room) Object.assign(room, { online, intervalMs });
     }
     if (pong.expires_at_ms && this._link) this._renewLater(this._link, pong.expires_at_ms);
   }
 
-  // ---- rooms
-
-  _roomOf(number) {
-    for (const room of this._rooms.values()) if (room.number === number && number) return room;
-    return undefined;
-  }
-
-  _request(room) {
-    if (room.membership !== "wanted" || !this._link) return;
-    room.membership = "requested";
-    const sequence = this._requests.next();
-    const tier = numberOf("Tier", room.tier);
-    const answered = this._requests.open(sequence, "join", room, REQUEST_MS);
-    if (room.position) {
-      const { epoch, offset } = room.position;
-      this._link.send(OPCODES.RESUME, [room.name, tier, epoch, offset], 0, sequence);
-    } else this._link.send(OPCODES.JOIN, [room.name, tier], 0, sequence);
-    answered.catch((error) => {
-      if (error instanceof NoAnswerError) {
-        if (room.membership === "requested") room.membership = "wanted";
-        if (this._link?.user) this._requestLater(room, 0);
-      } else this._refused(room, error);
-    });
-  }
-
-  _refused(room, error) {
-    const isLater = error.error === "rate_limited" || (error.code >= 300 && error.code < 400 && room.snapshot);
-    if (isLater && room.membership === "requested") {
-      room.membership = "wanted";
-      this._requestLater(room, error.retryAfterMs);
-      return;
-    }
-    room.membership = "ended";
-    room.number = 0;
-    this._rooms.delete(room.name);
-    room._emit("ended", { reason: "refused", message: error.message, error });
-  }
-
-  _requestLater(room, retryAfterMs) {
-    const waitMs = Math.max(retryAfterMs, backoffS(room.refusals++, this._random) * 1000);
-    this._after(waitMs, () => this._request(room));
-  }
-
-  _forget(room) {
-    if (this._rooms.get(room.name) === room) this._rooms.delete(room.name);
-    room._end("requested", "");
-  }
-
   onFrame(frame, message) {
     const { opcode, room: number, sequence } = frame;
-    const room = this._roomOf(number);
+    const room = this._memberships.ofNumber(number);
     if (opcode === OPCODES.TICK) room?._onTick(sequence, message);
     else if (opcode === OPCODES.EVENT) room?._onEvent(frame, message);
     else if (opcode === OPCODES.STATE) room?._onState(sequence, message);
-    else if (opcode === OPCODES.ACK) this._onAck(message);
+    else if (opcode === OPCODES.ACK) this._posts.onAck(message);
     else if (opcode === OPCODES.RESULT) this._requests.take(sequence, "call")?.resolve(message);
     else if (opcode === OPCODES.DIRECT) this._directs.onDirect(message);
     else if (opcode === OPCODES.AUTH) this._requests.take(sequence, "auth")?.resolve(message);
     else if (opcode === OPCODES.ERROR) this._requests.take(sequence)?.reject(requestError(message));
-    else if (opcode === OPCODES.LEAVE) this._onLeft(sequence, room, message);
-    else this._onJoined(number, sequence, message);
-  }
-
-  _onJoined(number, sequence, message) {
-    const request = this._requests.take(sequence, "join");
-    if (!request) return;
-    request.resolve(message);
-    if (request.room.membership !== "requested") {
-      // It was given up meanwhile.
-      this._link.send(OPCODES.LEAVE, [], number, this._requests.next());
-      return;
-    }
-    const isResume = message.snapshot !== undefined;
-    request.room._joined(number, isResume ? message.snapshot : message, isResume && message.recovered);
-    this._emit("change", {});
-  }
-
-  _onLeft(sequence, room, message) {
-    this._requests.take(sequence, "leave")?.resolve(message);
-    if (!room) return;
-    const isFinal = message.reason !== "room_crashed" || room.membership !== "joined";
-    room._emit("left", { reason: message.reason, message: message.message, isFinal });
-    if (isFinal) {
-      this._rooms.delete(room.name);
-      room._end(message.reason, message.message);
-    } else {
-      room._deferred();
-      this._requestLater(room, 0);
-    }
-  }
-
-  _onAck(ack) {
-    for (const answer of ack.results) {
-      const request = this._requests.take(answer.sequence, "post");
-      if (request) request.resolve({ answer, ack });
-      else {
-        const held = this._held.get(answer.sequence);
-        if (!held) continue;
-        this._held.delete(answer.sequence);
-        held.room._emit("decided", postResult(held.id, answer, ack, CHAT_LANE));
-      }
-    }
+    else if (opcode === OPCODES.LEAVE) this._memberships.onLeft(sequence, room, message);
+    else this._memberships.onJoined(number, sequence, message);
   }
 
   // ---- waiting
@@ -510,7 +314,7 @@ export class Client extends Emitter {
       };
       const timer = setTimeout(() => finish(reject, new NoAnswerError(`${what} within ${timeoutMs} ms`, false)), timeoutMs);
       for (const name of ["state", "change"]) removers.push(this.on(name, check));
-      for (const room of this._rooms.values()) removers.push(room.on("ended", check));
+      for (const room of this._memberships.byName.values()) removers.push(room.on("ended", check));
     });
   }
 
@@ -525,8 +329,4 @@ export class Client extends Emitter {
     }, ms);
     this._timers.add(timer);
   }
-}
-
-function newId(random) {
-  return `${Date.now().toString(36)}-${Math.floor(random() * 2 ** 40).toString(36)}`;
 }
