@@ -69,7 +69,8 @@ def modules() -> dict[str, str]:
         "tables.js": _tables(),
         "operations.js": _operations(),
         "reconnect_table.js": _reconnect(),
-        "dictionary.js": f'{_HEAD}export const BUILT_IN = "{base64.b64encode(BUILT_IN.data).decode()}";\n',
+        "dictionary.js": f'{_HEAD}export const NAME = "{BUILT_IN.name}";\n'
+        f'export const BUILT_IN = "{base64.b64encode(BUILT_IN.data).decode()}";\n',
     }
 
 

@@ -1,6 +1,8 @@
 // The reconnect machine, and the client over a transport in memory. Run by tests/js/test_client.py.
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { test } from "node:test";
+import { deflateSync } from "node:zlib";
 
 const clients = new URL("../../protocol/clients/js/", import.meta.url);
 const { connect } = await import(new URL("roomcast.js", clients));
@@ -120,7 +122,7 @@ class Broker {
       this.received.push([opcode, body]);
       if (link.isOver) continue;
       const send = (bytes) => link.send(bytes);
-      if (opcode === OPCODES.HELLO) send(HELLO);
+      if (opcode === OPCODES.HELLO) send(this.hello ?? HELLO);
       else if (opcode === OPCODES.AUTH && !sequence) send(frame(OPCODES.AUTH, ["u-1", "Ming", this.expiresAtMs ?? 0, "", 0, []]));
       else this.answers[opcode]?.(body, sequence, send);
     }
@@ -232,6 +234,50 @@ test("a direct message is given once and acknowledged when it was given", async 
   assert.deepEqual(seen, [1, 2]);
   assert.deepEqual(acks(), [2]);
   client.close();
+});
+
+/** A block that is one literal, a match of the rest but five bytes in the dictionary, and these five. */
+function blockOf(body) {
+  const rest = body.length - 6 - 4;
+  const extra = rest < 15 ? [] : [...new Array(Math.floor((rest - 15) / 255)).fill(255), (rest - 15) % 255];
+  const match = [body.length & 255, body.length >> 8, ...extra];
+  return [0x10 | Math.min(rest, 15), body[0], ...match, 0x50, ...body.slice(-5)];
+}
+
+test("a dictionary of the deployment is fetched once, checked, used, and named on the next link", async () => {
+  const tick = [...pack([1764547200000, 100, 0, [["u-1", "Ming", "a text of this deployment that is long enough"]]])];
+  const dictionary = Uint8Array.from(tick);
+  const name = createHash("sha256").update(dictionary).digest("hex");
+  for (const data of [deflateSync(dictionary), deflateSync(new Uint8Array(100_000)), deflateSync(Uint8Array.from([1])), Buffer.from("no")]) {
+    const isRight = data.equals(deflateSync(dictionary));
+    const broker = new Broker();
+    broker.hello = frame(OPCODES.HELLO, [1, 17, Date.now(), 30_000, 75_000, 8, [], "test", [[3, name, dictionary.length]]]);
+    const calls = [];
+    broker.answers[OPCODES.CALL] = ([operation, , args], sequence, send) => {
+      calls.push(operation);
+      assert.equal(args.sha256, name);
+      const result = operation === 600 ? [name, dictionary.length, data.toString("base64")] : [3];
+      send(frame(OPCODES.RESULT, [operation, result], { sequence }));
+    };
+    const client = await clientOf(broker, { dictionaryWaitMs: 0 });
+    const room = await client.join("lobby");
+    for (let count = 0; count < 100 && calls.length < 2; count++) await settle();
+    assert.deepEqual(calls, isRight ? [600, 601] : [600]);
+    if (isRight) {
+      const shown = room.once("tick");
+      const block = [dictionary.length >> 8, dictionary.length & 255, ...blockOf(tick)];
+      const data = new Uint8Array(16 + block.length);
+      new DataView(data.buffer).setUint32(0, data.length);
+      data.set([1, 0x33, 0, OPCODES.TICK, 0, 0, 0, 3, 0, 0, 0, 1, ...block], 4);
+      broker.link.send(data);
+      assert.equal((await shown).entries[0].name, "Ming");
+      broker.link.lose();
+      await client.opened();
+      const hellos = broker.received.filter(([opcode]) => opcode === OPCODES.HELLO).map(([, body]) => body[5]);
+      assert.deepEqual(hellos, [[], [name]]);
+    }
+    client.close();
+  }
 });
 
 test("a function for tokens is asked again after a refused one, and ends the client after two", async () => {

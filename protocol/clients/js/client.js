@@ -1,6 +1,7 @@
 // Client: links one after another, as the state machine of `reconnect.js` decides, and the rooms of one user.
 import { Calls } from "./calls.js";
 import { Credentials } from "./credentials.js";
+import { DictionaryCache, useOffered } from "./dictionaries.js";
 import { Directs } from "./directs.js";
 import { Emitter } from "./emitter.js";
 import { ArgumentError, ClosedError, NoAnswerError } from "./errors.js";
@@ -48,6 +49,8 @@ export class Client extends Emitter {
     this._handshakeMs = options.handshakeMs ?? HANDSHAKE_MS;
     this._random = options.random ?? Math.random;
     this._dictionary = options.dictionary ?? builtInDictionary;
+    this._dictionaries = options.dictionaries ?? new DictionaryCache();
+    this._dictionaryWaitMs = options.dictionaryWaitMs;
     this._credentials = new Credentials(options.token);
     this._machine = new Reconnect(this._random);
     this._clock = new ClockOffset();
@@ -174,7 +177,7 @@ export class Client extends Emitter {
       const features = FEATURES.TICKET | FEATURES.CALL | FEATURES.LZ4 | (this._dictionary ? FEATURES.LZ4_DICT_1 : 0);
       const hello = {
         token, features, agent: this._agent, handshakeMs: this._handshakeMs,
-        dictionaries: this._dictionary ? { 2: this._dictionary } : {},
+        builtIn: this._dictionary || null, cache: this._dictionaries,
       };
       new Link(this._transport, address, hello, this, this._clock);
     } catch (error) {
@@ -198,6 +201,7 @@ export class Client extends Emitter {
     this.customTypes = link.hello.types;
     this._credentials.accepted(link.user, performance.now());
     this._signal("authenticated");
+    useOffered(this, link, this._dictionaries, this._random, this._dictionaryWaitMs);
     this._renewLater(link, link.user.expires_at_ms);
   }
 

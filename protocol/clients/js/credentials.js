@@ -1,12 +1,13 @@
 // Credentials: what a client sends in AUTH on each new link: a text, a token of the application's function, or a ticket.
 import { CLOSE } from "./errors.js";
+import { webCrypto } from "./web_crypto.js";
 
 const WANT_A_TOKEN = new Set([CLOSE.AUTH_FAILED, CLOSE.TOKEN_EXPIRED, CLOSE.TOKEN_REVOKED]);
 const REFUSALS = 2;
 
 /** Return the token of a new guest; who keeps it (in `localStorage`) is the same guest later. */
 export function newGuestToken() {
-  const bytes = crypto.getRandomValues(new Uint8Array(18));
+  const bytes = webCrypto.getRandomValues(new Uint8Array(18));
   return `guest:${btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_")}`;
 }
 

@@ -8,6 +8,7 @@ import { FEATURES, MESSAGES, OPCODES } from "./tables.js";
 const MIN_HEARTBEAT_MS = 1000;
 const CLOCK_SAMPLES = 8;
 const VERSION = 1;
+const BUILT_IN_CODEC = 2;
 
 /** Estimate of the broker's clock minus the local one, from the shortest of the last round trips (as in NTP). */
 export class ClockOffset {
@@ -38,7 +39,8 @@ export class Link {
     this._owner = owner;
     this._hello = hello;
     this._isText = address.encoding === "json";
-    this._reader = new FrameReader((codec) => hello.dictionaries[codec]);
+    this._dictionaries = new Map(hello.builtIn ? [[BUILT_IN_CODEC, hello.builtIn]] : []);
+    this._reader = new FrameReader((codec) => this._dictionaries.get(codec));
     this._timers = new Set();
     this._pinged = null;
     this._silenceMs = hello.handshakeMs;
@@ -83,7 +85,7 @@ export class Link {
     this._owner.linkConnected();
     const { token, features, agent } = this._hello;
     this._sentAt = performance.now();
-    this.send(OPCODES.HELLO, ["roomcast", VERSION, VERSION, features, agent]);
+    this.send(OPCODES.HELLO, ["roomcast", VERSION, VERSION, features, agent, this._hello.cache.names]);
     this.send(OPCODES.AUTH, [token]);
     this._owner.linkOpened(this);
     this._isOpen = true;
@@ -146,10 +148,24 @@ export class Link {
       return;
     }
     this.hello = hello;
+    for (const { codec, sha256 } of hello.dictionaries) {
+      const bytes = this._hello.cache.get(sha256);
+      if (bytes) this._dictionaries.set(codec, bytes);
+    }
     this._heartbeatMs = Math.max(hello.heartbeat_ms, MIN_HEARTBEAT_MS);
     // A cut shorter than the heartbeat would end every idle link.
     this._silenceMs = Math.max(hello.cut_ms, 1.5 * this._heartbeatMs);
     this.clock.add(hello.server_ms, Date.now(), performance.now() - this._sentAt);
+  }
+
+  /** Whether frames of this codec can be read. */
+  hasDictionary(codec) {
+    return this._dictionaries.has(codec);
+  }
+
+  /** Read frames of this codec with the dictionary from now on. */
+  addDictionary(codec, bytes) {
+    this._dictionaries.set(codec, bytes);
   }
 
   /** Whether the broker has operations. */

@@ -80,9 +80,19 @@ export interface Options {
   WebSocket?: unknown;
   agent?: string;
   dictionary?: Uint8Array | (() => Promise<Uint8Array>) | false;
+  dictionaries?: DictionaryCache;
+  dictionaryWaitMs?: number;
   handshakeMs?: number;
   random?: () => number;
   transport?: (address: object, handlers: object) => { send(data: Uint8Array | string): void; close(code?: number): void };
+}
+
+/** Dictionaries of the deployment by SHA-256, at most four. */
+export class DictionaryCache implements Iterable<[string, Uint8Array]> {
+  [Symbol.iterator](): Iterator<[string, Uint8Array]>;
+  readonly names: string[];
+  get(name: string): Uint8Array | undefined;
+  add(name: string, bytes: Uint8Array): void;
 }
 
 declare class Emitter<Events> {
