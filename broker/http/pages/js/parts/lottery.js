@@ -15,7 +15,7 @@ export function lotteryCard(act) {
     if (phase === "announced") card.set(title, t("lottery.soon", { time: until(data.open_at_ms) }), { label: until(data.open_at_ms), isOff: true });
     else if (phase === "open") card.set(title, [entries, t("lottery.draw-in", { time: until(data.close_at_ms) }), data.keyword && t("lottery.keyword", { word: data.keyword })].filter(Boolean).join(" \u00b7 "), own?.entry ? { label: t("lottery.entered"), isOff: true } : { label: t("lottery.enter"), isGold: true, run: () => act.enter(item) });
     else if (phase === "closed") card.set(title, `${entries} \u00b7 ${t("lottery.drawing")}`, null);
-    else if (phase === "drawn") card.set(title, own?.prize ? t("lottery.won", { prize: own.prize }) : own?.entry ? t("lottery.lost") : t("lottery.over", { n: number(data.winner_count ?? 0) }), { label: t("lottery.verify"), run: () => act.verify(item) });
+    else if (phase === "drawn") card.set(title, own?.prize ? t("lottery.won", { prize: own.prize }) : own?.entry ? t("lottery.lost") : data.winner_count === undefined ? t("lottery.drawn") : t("lottery.over", { n: number(data.winner_count) }), { label: t("lottery.verify"), run: () => act.verify(item) });
     else card.set(title, t("lottery.voided", { reason: data.reason ?? "" }), null);
   }
   return { node: card.node, update };
