@@ -212,7 +212,7 @@ def _code_name(code: int) -> str:
 _CLOSE_CODES = frozenset(int(code) for code in CloseCode)
 _REFUSALS = {
     ErrorCode.ROOM_NOT_GRANTED: "the token does not grant it",
-    ErrorCode.BANNED: "a moderator or the platform keeps you out",
+    ErrorCode.BANNED: "you are banned from it",
     ErrorCode.UNKNOWN_ROOM: "there is no such room, and this broker does not open rooms on a join",
     ErrorCode.ROOM_FULL: "it is full",
     ErrorCode.RATE_LIMITED: "too many joins; wait some seconds",

@@ -151,7 +151,8 @@ def report_of(result: PostResult, type: int) -> PostReport:
         case Outcome.REJECTED:
             reason = next((text for code, text in _REASONS.items() if code == result.error_code), "")
             reason = reason or " ".join(filter(None, (result.field, result.message)))
-            return PostReport(False, f"rejected: {reason or 'for good'} ({result.error})")
+            wait = f"; again in {result.retry_after_ms / 1000:,.0f} s" if result.retry_after_ms else ""
+            return PostReport(False, f"rejected: {reason or 'for good'} ({result.error}){wait}")
         case None:
             if not result.sent:
                 return PostReport(False, "not sent: the link was lost")

@@ -35,6 +35,8 @@ def test_an_outcome_is_described() -> None:
     assert unchecked == "not kept: the platform, which checks it, does not answer now; again in 2.0 s"
     blocked = PostResult(Outcome.REJECTED, "m", error_code=ErrorCode.BLOCKED, message="spam")
     assert text_of(blocked) == "rejected: spam (BLOCKED)"
+    muted = PostResult(Outcome.REJECTED, "m", error_code=ErrorCode.MUTED, retry_after_ms=598_400)
+    assert text_of(muted) == "rejected: a moderator or the platform has muted you (MUTED); again in 598 s"
     assert text_of(PostResult(Outcome.MASKED, "m")).startswith("shown, with another text")
     assert text_of(PostResult(Outcome.LIMITED, "m", retry_after_ms=870)) == "limited: too fast, try again in 0.9 s"
     assert "DUPLICATE_TEXT" in text_of(PostResult(Outcome.REJECTED, "m", error_code=ErrorCode.DUPLICATE_TEXT))
