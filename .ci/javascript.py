@@ -58,6 +58,10 @@ ENUMS = (
     CloseCode,
 )
 _BY_NAME = {record.__name__: record for record in RECORDS}
+_PAYLOAD_KINDS = set(PAYLOAD_KINDS.values())
+_TEXT, _INTEGER = re.compile(r"\b(text|characters|character lines|lines) \d+\.\."), re.compile(r"integer \d+\.\.\d*")
+"""Rules that a POST has to keep. An EVENT may have wider ones: the end of a combo has no order and adds nothing, the
+text of a paid message that is deleted is empty."""
 _COMPUTED = "Tick", "account"
 """A field that is computed where it is absent."""
 _WORD = re.compile(r"\b[A-Z][A-Za-z]+\b")
@@ -145,6 +149,9 @@ def _records(kinds: set[type[Any]]) -> dict[str, list[list[Any]]]:
         fields = []
         for name, type_text in zip(kind._fields, RECORDS[kind], strict=True):
             text = type_text.partition(" of entries")[0]
+            if kind in _PAYLOAD_KINDS:
+                text = _TEXT.sub(r"\1 0..", _INTEGER.sub("integer 0..", text.replace("user id", "user id or empty")))
+                text = text.replace("or empty or empty", "or empty")
             is_computed = (kind.__name__, name) == _COMPUTED
             has_default = name in kind._field_defaults
             default = [None] if is_computed else [_plain(kind._field_defaults[name])] if has_default else []

@@ -8,7 +8,7 @@ const { FrameReader, encodeFrame, encodeText, readText } = await import(new URL(
 const { ProtocolError } = await import(new URL("errors.js", clients));
 const { decompressBlock } = await import(new URL("lz4.js", clients));
 const { pack, unpack } = await import(new URL("msgpack.js", clients));
-const { readRecord, rule } = await import(new URL("rules.js", clients));
+const { readPayload, readRecord, rule } = await import(new URL("rules.js", clients));
 const { BUILT_IN } = await import(new URL("dictionary.js", clients));
 const { ENUMS, MESSAGES, OPCODES, RECORDS } = await import(new URL("tables.js", clients));
 
@@ -169,6 +169,15 @@ test("a tick of 200 danmaku is decoded in a part of a frame", () => {
   }
   times.sort((a, b) => a - b);
   console.log(`decode of 200 danmaku: median ${times[150].toFixed(3)} ms, p95 ${times[285].toFixed(3)} ms`);
+});
+
+test("payloads of events may have empty texts: the end of a combo, a paid message that is deleted", () => {
+  const gift = readPayload(5, ["", "u-1", "Ming", "rose", 0 + 1, 100, "", "o-1", 3, 0, 5, 2]);
+  assert.deepEqual([gift.order_id, gift.name, gift.gift_id, gift.total], ["", "Ming", "rose", 5]);
+  const end = readPayload(5, ["", "u-1", "Ming", "rose", 0, 100, "", "o-1", 3, 0, 5, 2]);
+  assert.deepEqual([end.combo, end.added], ["o-1", 0]);
+  const deleted = readPayload(14, ["o-2", "u-1", "", "", 500, 1, 1764547200000, 0]);
+  assert.deepEqual([deleted.text, deleted.name, deleted.cents], ["", "", 500]);
 });
 
 test("every type that the tables name has a rule", () => {

@@ -168,6 +168,7 @@ function onEvent({ type, payload, userId, name: by, atMs, offset }) {
 
 function onGift({ combo, user_id: userId, name: by, gift_id: giftId, total, added, price_cents: cents, flags, order_id: order }) {
   const shown = by || userId;
+  if (total && !added) return; // the end of a combo, which adds nothing
   parts.gifts.show({ combo: typeof combo === "string" ? combo : order, userId, name: shown, giftId, total: total || added || 1, cents });
   if (flags & 1) parts.chat.add({ userId, name: shown, text: t("gift.sent", { gift: giftName(giftId) }), event: true });
 }
