@@ -131,7 +131,7 @@ def report_of(result: PostResult, type: int) -> PostReport:
                 return PostReport(True, f"published as event {result.offset} of the room")
             return PostReport(True, "shown")
         case Outcome.MASKED:
-            return PostReport(True, "shown, with another text: the platform has replaced it")
+            return PostReport(True, "shown, with another text: words in it are replaced")
         case Outcome.MERGED:
             return PostReport(True, "merged: counted into an equal one that is shown")
         case Outcome.SAMPLED_OUT:

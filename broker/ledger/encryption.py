@@ -140,7 +140,7 @@ class BodyCipher:
     def refusal(self, key_id: bytes) -> LedgerRefused:
         """Return what to raise where a key is missing."""
         if self._keys is None:
-            rule = "set ledger.key_file (or give --key-file)"
+            rule = "set ledger.key_file, or give the command the option of its key file"
         else:
             rule = f"{self._keys.source} does not have that key: put the right file, or the key, back"
         return LedgerRefused(f"{self._path}: is encrypted with key {key_id.hex()}: {rule}")

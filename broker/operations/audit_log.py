@@ -58,8 +58,8 @@ NOT_AUDITED = {
 }
 """Operations that change something and leave no entry, whoever calls them, and where they are found."""
 _NAMES = frozenset({
-    "batch", "category", "channel", "endpoint", "id", "list", "operation", "order_id", "other_room", "pattern", "room",
-    "sku", "type",
+    "action", "batch", "category", "channel", "endpoint", "id", "job", "list", "operation", "order_id", "other_room",
+    "pattern", "room", "sku", "type",
 })  # fmt: skip
 """Texts that name something; of all others only the length is written."""
 _OWN_COLUMNS = frozenset({"as_user", "reason", "user"})
