@@ -24,7 +24,9 @@ import trio
 from broker.cli.client import client_options, connected_client, join_room, run_command
 from protocol import json_values
 from protocol.activities import ActivityEvent
+from protocol.activities.moderation import Hint
 from protocol.clients.events import (
+    ActivityCounters,
     ClientClosed,
     ClientEvent,
     Connected,
@@ -246,6 +248,8 @@ class EventPrinter:
                 yield "->", f"direct message: {_activity(event.payload)}", {"fg": "cyan", "bold": True}
             case Direct(_, type, _, payload):
                 yield "->", f"direct message, type {type}: {plain(str(payload))}", {"fg": "cyan"}
+            case ActivityCounters(_, _, _, Hint(rule, text)):
+                yield "->", f"hint {rule}: {plain(text)}", {"fg": "cyan"}
             case Pulse():
                 pass
 

@@ -295,7 +295,7 @@ def test_an_encrypted_ledger_is_exported_with_its_key_and_verified_without(direc
         assert "1 events" in run("replay", *options).output
     refused = run("export", "--data-dir", data)
     assert refused.exit_code == 1
-    assert refused.output.splitlines()[-1].endswith("set ledger.key_file, or give the command the option of its key file")
+    assert refused.output.splitlines()[-1].endswith("or give the command the option of its key file")
     assert run("rotate-key").exit_code == 2
     file.write_text("nonsense")
     assert run("rotate-key", "--key-file", file).output == f"Error: {file}: line 1 is no key of 64 hexadecimal digits\n"

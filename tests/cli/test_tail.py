@@ -8,8 +8,10 @@ import pytest
 from broker.cli.tail import EventPrinter, TailEvent, as_json
 from protocol.activities import ActivityEvent
 from protocol.activities.mic import MicRejected
+from protocol.activities.moderation import Hint
 from protocol.activities.sales import SaleSoldOut
 from protocol.clients.events import (
+    ActivityCounters,
     Connected,
     Danmaku,
     Direct,
@@ -111,6 +113,12 @@ def lines(*events: TailEvent) -> list[str]:
             "-> direct message: 您的优惠码 C-1 / \ufffd[1m",
         ),
         (Direct(1, 4, 0, 7), "-> direct message, type 4: 7"),
+        (
+            ActivityCounters(
+                0, "moderation.hint", "price", Hint("price", "Ann\x1b asks", "太贵", "ann", "Ann", "太贵了")
+            ),
+            "-> hint price: Ann\ufffd asks",
+        ),
     ],
 )
 def test_each_event_is_one_line_of_text(event: TailEvent, expected: str) -> None:
