@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,15 @@ import click
 from broker.cli.config import UserPath
 from broker.core.net.dictionary_training import MAX_TEXT_CHARS, MAX_TEXTS, bytes_per_danmaku, train
 from protocol.dictionaries import BUILT_IN, MAX_DICTIONARY_BYTES, to_file
+from protocol.json_depth import parse_json
 
 __all__ = ["texts_of", "train_dictionary"]
 
 HELD_OUT = 10
 """One of so many texts is kept back, to measure with."""
 MIN_LINES = 1000
+MAX_DEPTH = 64
+"""Of a line of an export."""
 KIB = 1024
 
 
@@ -60,8 +62,8 @@ def texts_of(export: Path) -> Iterator[str]:
         with export.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    found = json.loads(line) if line.strip() else None
-                except (ValueError, RecursionError):
+                    found = parse_json(line, MAX_DEPTH) if line.strip() else None
+                except ValueError:
                     raise click.ClickException(f"{export}, line {number}: is no JSON") from None
                 for text in _texts(found):
                     yield text[:MAX_TEXT_CHARS]

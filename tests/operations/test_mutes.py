@@ -27,6 +27,7 @@ ALLOWED = {
     "audiences.share": "names a channel to the platform alone",
     "countdowns.stop": "says nothing",
     "coupons.claim": "takes what is offered: a keyword is compared, and not shown",
+    "dictionaries.use": "chooses the compression of the user's own link",
     "keys.delete": "says nothing",
     "locks.acquire": "is between backends and staff",
     "locks.release": "is between backends and staff",

@@ -24,11 +24,15 @@ _OF_A_USER = frozenset({"name", "payload", "reason", "tags", "text", "value"})
 """What a request loses where it names an erased user: it says it for the user, or of it."""
 
 
+_OF_A_THING = frozenset({"id", "other_room", "room"})
+"""What names a room or an activity, also where it reads as the id of a user does."""
+
+
 def without_user(kind: type[Any], request: Any, user: str, pseudonym: str) -> Any:
     """Return a request, as an array or object of the record ``kind``, without an erased user.
 
-    A pseudonym takes the place of the id. Names, texts and payloads go where the request holds it anywhere; of
-    ``items`` go those that do.
+    A pseudonym takes the place of the id. Names, texts and payloads go where the request holds it anywhere but as the
+    name of a room or activity; of ``items`` go those that do.
     """
     if isinstance(request, Mapping):
         fields = dict(request)
@@ -36,10 +40,12 @@ def without_user(kind: type[Any], request: Any, user: str, pseudonym: str) -> An
         fields = dict(zip(kind._fields, request, strict=False))
     else:
         return request
-    is_named = any(_holds(value, user) for name, value in fields.items() if name != "items")
+    is_named = any(_holds(value, user) for name, value in fields.items() if name != "items" and name not in _OF_A_THING)
     changed: dict[str, Any] = {}
     for name, value in fields.items():
-        if is_named and name in _OF_A_USER:
+        if name in _OF_A_THING:
+            changed[name] = value
+        elif is_named and name in _OF_A_USER:
             changed[name] = kind._field_defaults.get(name)
         elif name == "items" and isinstance(value, (list, tuple)):
             changed[name] = tuple(each for each in value if not _holds(each, user))
