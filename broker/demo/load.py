@@ -50,6 +50,8 @@ class LoadProcesses:
         """Unparked at every report of a process."""
         self._latency = latency
         self._processes: list[_ProcessHandle] = []
+        self._sending = trio.Lock()
+        """Phases and waves send in tasks of their own, and a pipe takes one at a time."""
         self._leaving = False
 
     async def open(self, port: int, room: str, size: int, seed: int, nursery: trio.Nursery) -> None:
@@ -93,12 +95,13 @@ class LoadProcesses:
     async def send(self, **command: Any) -> None:
         """Send one command to every process. Any: JSON."""
         line = json.dumps(command).encode() + b"\n"
-        for handle in self._processes:
-            assert handle.process.stdin is not None
-            try:
-                await handle.process.stdin.send_all(line)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass  # the process has ended; `failures` names it
+        async with self._sending:
+            for handle in self._processes:
+                assert handle.process.stdin is not None
+                try:
+                    await handle.process.stdin.send_all(line)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass  # the process has ended; `failures` names it
 
     async def close(self) -> None:
         """Ask every process to disconnect its clients, and wait for their ends, at most `LEAVE_S`."""
