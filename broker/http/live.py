@@ -23,7 +23,9 @@ from broker.operations.rooms import stats_of
 from protocol.json_values import as_json
 from protocol.operations.rooms import RoomStats
 
-__all__ = ["MAX_SECONDS", "RETRY_MS", "LiveParts", "LiveResponse", "LiveStreams", "live_parts", "piece"]
+__all__ = [
+    "MAX_SECONDS", "RETRY_MS", "LiveParts", "LiveResponse", "LiveStreams", "StreamResponse", "live_parts", "piece",
+]  # fmt: skip
 
 MAX_STREAMS = 200
 """Streams of all keys; each costs one write a second."""
@@ -114,22 +116,20 @@ class LiveStreams:
         return data
 
 
-class LiveResponse(Response):
-    """One stream. ``room``: qualified name; ``key``: whose stream it is, entered already."""
+class StreamResponse(Response):
+    """One stream of Server-Sent Events. ``key``: whose stream it is, entered already in ``streams``."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, streams: LiveStreams, room: str, key: str, seconds: int) -> None:
+    def __init__(self, streams: LiveStreams, key: str) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._streams = streams
-        self._room = room
         self._key = key
-        self._seconds = seconds
 
     # Any: what ASGI passes are dictionaries.
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Write an event a second until the room closes, the broker drains or the reader leaves."""
+        """Write events until the stream ends or the reader leaves."""
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             if scope["method"] != "HEAD":
@@ -137,6 +137,18 @@ class LiveResponse(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self._streams.leave(self._key)
+
+    async def _stream(self, send: Any) -> None:
+        raise NotImplementedError
+
+
+class LiveResponse(StreamResponse):
+    """Stream of ``room`` (qualified name): an event a second until the room closes or the broker drains."""
+
+    def __init__(self, streams: LiveStreams, room: str, key: str, seconds: int) -> None:
+        super().__init__(streams, key)
+        self._room = room
+        self._seconds = seconds
 
     async def _stream(self, send: Any) -> None:
         parts, streams = self._streams.parts, self._streams

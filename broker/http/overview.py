@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import trio
-from starlette.responses import Response
 
 from broker.core.tenants.names import plain_name, split_name
-from broker.http.live import RETRY_MS, LiveStreams, piece
+from broker.http.live import RETRY_MS, LiveStreams, StreamResponse, piece
 from broker.operations.parts import Parts
 from broker.operations.rooms import stats_of
 
@@ -96,28 +95,12 @@ class OverviewTexts:
             return self._data
 
 
-class OverviewResponse(Response):
-    """One stream. ``key``: whose stream it is, entered already in ``streams``."""
-
-    media_type = "text/event-stream"
+class OverviewResponse(StreamResponse):
+    """Stream of the whole broker: an event a second until it drains."""
 
     def __init__(self, texts: OverviewTexts, streams: LiveStreams, key: str) -> None:
-        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        del self.headers["content-length"]
+        super().__init__(streams, key)
         self._texts = texts
-        self._streams = streams
-        self._key = key
-
-    # Any: what ASGI passes are dictionaries.
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Write an event a second until the broker drains or the reader leaves."""
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            if scope["method"] != "HEAD":
-                await self._stream(send)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        finally:
-            self._streams.leave(self._key)
 
     async def _stream(self, send: Any) -> None:
         await send(piece(b"retry: %d\n\n" % RETRY_MS))
