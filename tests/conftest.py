@@ -15,7 +15,7 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support import integration
+from tests.support import clocks, integration
 from tests.support.examples import QUICK_EXAMPLES
 from tests.support.faulty_disk import quick_directory
 
@@ -64,9 +64,16 @@ def pytest_timeout_cancel_timer() -> bool:
     return True
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest tests first, which have a limit of their own: what comes last keeps only one worker busy."""
+    """Run the longest tests first, which have a limit of their own: what comes last keeps only one worker busy.
+
+    Tests in Trio run by a clock that they can set forward.
+    """
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+    for item in items:
+        if item.get_closest_marker("trio") is not None:
+            item.add_marker(pytest.mark.trio(run=clocks.run), append=False)
 
 
 @settings(max_examples=1, database=None)

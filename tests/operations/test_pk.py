@@ -32,6 +32,7 @@ from tests.support.pk import (
     invited,
     is_in,
     member,
+    over,
     refuse,
     result,
     running,
@@ -62,9 +63,10 @@ async def test_two_rooms_compare_the_gifts_of_their_viewers(directory: Path) -> 
         open_client(f"roomcast://127.0.0.1:{broker.addresses[0][1]}", "dev:ann") as ann,
     ):
         room = await ann.join(B)
-        await running(broker, first, second, 2 * LASTS_MS)
+        await running(broker, first, second)
         for name, amount in ((A, 2), (B, 4), (A, 3)):
             await give(broker, name, amount)
+        await until(lambda: scores_in(broker, A)[0] == 500)  # a gift is durable before its score
         async with open_client(f"roomcast://127.0.0.1:{broker.addresses[0][1]}", "dev:bob") as bob:
             snapshot = (await bob.join(A)).snapshot
             assert snapshot is not None
@@ -72,6 +74,7 @@ async def test_two_rooms_compare_the_gifts_of_their_viewers(directory: Path) -> 
             assert (view.id, view.phase, view.score) == ("p", PkPhase.RUNNING, 500)
         await until(lambda: scores_in(broker, A) == (500, 400) and scores_in(broker, B) == (400, 500))
         assert is_in(broker, A, PkPhase.RUNNING), "both scores are shown before the end"
+        await over(broker)
         assert await result(broker, A) == (PkOutcome.WON, 500, 400, False)
         assert await result(broker, B) == (PkOutcome.LOST, 400, 500, False)
         seen: list[Any] = []
@@ -95,6 +98,7 @@ async def test_paid_messages_count_as_gifts(directory: Path) -> None:
         await give(broker, A, 2)
         paid = HighlightPayload("paid-1", "ann", "Ann", "hello", 700)
         await ok(http, "messages.publish", room=B, type=int(MessageType.HIGHLIGHT), payload=list(paid[:5]))
+        await over(broker)
         assert await result(broker, A) == (PkOutcome.LOST, 200, 700, False)
         assert await result(broker, B) == (PkOutcome.WON, 700, 200, False)
 
@@ -109,13 +113,14 @@ async def test_a_pk_of_likes_counts_those_of_its_time_also_over_a_restart(direct
 
     async with durable_broker(directory) as broker, hosts(broker) as (first, second):
         await like(A, 15)
-        await running(broker, first, second, 2 * LASTS_MS, PkMeasure.LIKES)
+        await running(broker, first, second, PkMeasure.LIKES)
         await give(broker, B, 9)
         await like(A, 3)
         await like(B, 4)
         await until(lambda: scores_in(broker, A) == (3, 4))
     async with durable_broker(directory) as broker:
         await like(A, 5)
+        await over(broker)
         assert await result(broker, A) == (PkOutcome.WON, 8, 4, False)
         assert await result(broker, B) == (PkOutcome.LOST, 4, 8, False)
 
@@ -126,7 +131,7 @@ async def test_what_is_given_before_and_after_does_not_count_and_equal_scores_ar
         await running(broker, first, second)
         await give(broker, A, 3)
         await give(broker, B, 3)
-        await until(lambda: is_in(broker, B, PkPhase.SCORING))
+        await over(broker)
         await give(broker, B, 50)
         assert await result(broker, A) == (PkOutcome.DRAW, 300, 300, False)
         assert await result(broker, B) == (PkOutcome.DRAW, 300, 300, False)
@@ -138,6 +143,7 @@ async def test_without_the_other_score_in_time_it_is_void(directory: Path, monke
     async with durable_broker(directory) as broker, hosts(broker) as (first, second):
         await running(broker, first, second)
         await give(broker, A, 5)
+        await over(broker)
         assert await result(broker, A) == (PkOutcome.VOID, 500, None, False)
         assert (await result(broker, B))[0] is PkOutcome.VOID
 
@@ -149,6 +155,7 @@ async def test_a_restart_in_the_middle_changes_no_score(directory: Path) -> None
         await give(broker, B, 1)
     async with durable_broker(directory) as broker:
         await give(broker, B, 4)
+        await over(broker)
         assert await result(broker, A) == (PkOutcome.LOST, 200, 500, False)
         assert await result(broker, B) == (PkOutcome.WON, 500, 200, False)
 
@@ -166,6 +173,7 @@ async def test_gifts_that_were_not_counted_before_the_restart_are_counted_after_
             await give(broker, A, 5)
             await give(broker, B, 6)
     async with durable_broker(directory, room={"history_s": history_s}) as broker:
+        await over(broker)
         assert await result(broker, A) == (PkOutcome.WON, 700, 600, False)
         assert await result(broker, B) == (PkOutcome.LOST, 600, 700, False)
 

@@ -16,14 +16,28 @@ from broker.operations.caller import OperationError
 from broker.rooms.room_history import stored_events
 from broker.server import Broker
 from protocol.activities.pk import PkOutcome, PkPhase
-from protocol.clients import Client
 from protocol.codes import ErrorCode, MessageType
 from protocol.operations import BY_NAME
 from protocol.payloads import GiftPayload, payload_record
 from tests.support.api import API, client_of, ok
 from tests.support.durable import durable_broker
 from tests.support.faulty_disk import crashed_copy
-from tests.support.pk import LASTS_MS, A, B, give, hosts, invited, is_in, refuse, result, running, shorten, state_of
+from tests.support.pk import (
+    LASTS_MS,
+    A,
+    B,
+    accepted,
+    give,
+    hosts,
+    invited,
+    is_in,
+    over,
+    refuse,
+    result,
+    running,
+    shorten,
+    state_of,
+)
 from tests.support.receiver import receiver
 from tests.support.tenants import backend
 from tests.support.until import until
@@ -35,14 +49,6 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     shorten(monkeypatch)
-
-
-async def accepted(broker: Broker, pair: tuple[Client, Client]) -> None:
-    """Begin a PK of whose acceptance the inviting room perhaps does not know."""
-    await invited(broker, pair[0])
-    state = await pair[1].call("pk.answer", room=B, id="p", accepts=True)
-    assert state.starts_at_ms is not None
-    await trio.sleep(max(0, state.starts_at_ms - broker.clock.now_ms()) / 1000 + 0.005)
 
 
 @pytest.mark.parametrize("history_s", [120.0, 0.0])
@@ -62,12 +68,18 @@ async def test_a_kill_between_the_facts_of_both_rooms_changes_no_result(
     with monkeypatch.context() as patch:
         refuse(patch, is_refused)
         async with durable_broker(first, room=room) as broker, hosts(broker) as pair:
-            await accepted(broker, pair)
+            await invited(broker, pair[0])
+            await accepted(broker, pair[1])
             await give(broker, A, 3)
             await give(broker, B, 2)
+            if kind != "accept":
+                await over(broker)
             await until(lambda: tries[kind] > 0)
             crashed_copy(first, second)
     async with durable_broker(second, room=room) as broker:
+        if kind == "accept":
+            await until(lambda: is_in(broker, A, PkPhase.RUNNING))
+            await over(broker)
         assert await result(broker, A) == (PkOutcome.WON, 300, 200, False)
         assert await result(broker, B) == (PkOutcome.LOST, 200, 300, False)
 
@@ -86,21 +98,25 @@ def cents_in(reader: Reader, room: str, epoch: int, window: tuple[int, int]) -> 
 async def test_after_kills_while_gifts_come_in_the_scores_are_the_sums_of_the_gifts(tmp_path: Path) -> None:
     directory = tmp_path / "0"
     directory.mkdir()
+    given: Counter[str] = Counter()
     for number in range(3):
         async with durable_broker(directory) as broker, hosts(broker) as pair, trio.open_nursery() as nursery:
             if not number:
-                await running(broker, *pair, lasts_ms=2 * LASTS_MS)
+                await running(broker, *pair)
 
             async def give_all(broker: Broker, room: str) -> None:
-                for amount in range(1, 100):
+                for amount in range(1, 1000):
                     await give(broker, room, amount)
+                    given[room] += 1
 
             for room in (A, B):
                 nursery.start_soon(give_all, broker, room)
-            await trio.sleep(0.2)
+            given.clear()
+            await until(lambda: min(given[A], given[B]) >= 10)
             directory = crashed_copy(directory, tmp_path / str(number + 1))
             nursery.cancel_scope.cancel()
     async with durable_broker(directory) as broker:
+        await over(broker)
         scores = {room: (await result(broker, room))[1:3] for room in (A, B)}
         assert scores[A] == scores[B][::-1]
         assert broker.ledger is not None

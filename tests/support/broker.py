@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ from protocol.messages import (
     Side,
 )
 from protocol.state import LinkState
+from tests.support.clocks import AdjustableClock
 from tests.support.integration import require_marker
 
 M = TypeVar("M")
@@ -63,9 +65,15 @@ class LoopOfTests(LoopMonitor):
 async def running_broker(
     *, kind: type[Broker] = Broker, wall_ms: Callable[[], int] | None = None, **overrides: Any
 ) -> AsyncIterator[Broker]:
-    """Run a broker of the class ``kind`` while the block lasts; a crash in it fails the test."""
+    """Run a broker of the class ``kind`` while the block lasts; a crash in it fails the test.
+
+    It goes by the clock of the test, which sets that forward (`tests.support.clocks`), unless ``wall_ms`` is given.
+    """
     require_marker("a whole broker")
-    broker = kind(configuration(**overrides), rng=random.Random(7), wall_ms=wall_ms)
+    clock, monotonic = trio.lowlevel.current_clock(), time.monotonic
+    if isinstance(clock, AdjustableClock) and wall_ms is None:
+        wall_ms, monotonic = clock.unix_ms, clock.current_time
+    broker = kind(configuration(**overrides), rng=random.Random(7), wall_ms=wall_ms, monotonic=monotonic)
     broker.loop_monitor = LoopOfTests()
     async with trio.open_nursery() as nursery:
         await nursery.start(broker.run)

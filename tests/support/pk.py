@@ -8,7 +8,6 @@ from itertools import count
 from typing import Any
 
 import pytest
-import trio
 
 from broker.core.commerce import pk
 from broker.core.commerce.activity import ActivityRefusal, ActivityStep
@@ -20,6 +19,7 @@ from protocol.clients import Client, open_client
 from protocol.codes import ErrorCode, MessageType
 from protocol.messages import Ack
 from tests.support.broker import joined_link
+from tests.support.clocks import advance_to
 from tests.support.durable import gift
 from tests.support.until import until
 
@@ -27,11 +27,13 @@ __all__ = [
     "LASTS_MS",
     "A",
     "B",
+    "accepted",
     "give",
     "hosts",
     "invited",
     "is_in",
     "member",
+    "over",
     "refuse",
     "result",
     "running",
@@ -40,14 +42,13 @@ __all__ = [
 ]
 
 A, B = "live-1", "live-2"
-LASTS_MS = 1000
+LASTS_MS = 30_000
+"""Longer than any test acts: a test advances its clock to the end."""
 _orders = count()
 
 
 def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a PK start and collect sooner, and repeat its messages sooner."""
-    monkeypatch.setattr(pk, "START_MS", 100)
-    monkeypatch.setattr(pk, "COLLECT_MS", 200)
+    """Let a PK repeat its messages sooner."""
     monkeypatch.setattr(action_runs, "AGAIN_S", 0.02)
 
 
@@ -88,28 +89,34 @@ def is_in(broker: Broker, room: str, phase: PkPhase) -> bool:
     return state is not None and state.phase is phase
 
 
-async def invited(
-    broker: Broker, first: Client, lasts_ms: int = LASTS_MS, measure: PkMeasure = PkMeasure.GIFTS
-) -> None:
-    state = await first.call("pk.invite", room=A, id="p", other_room=B, duration_ms=lasts_ms, measure=measure)
+async def invited(broker: Broker, first: Client, measure: PkMeasure = PkMeasure.GIFTS) -> None:
+    state = await first.call("pk.invite", room=A, id="p", other_room=B, duration_ms=LASTS_MS, measure=measure)
     assert (state.phase, state.other_room, state.is_inviting) == (PkPhase.INVITING, B, True)
     await until(lambda: is_in(broker, B, PkPhase.INVITED))
 
 
-async def running(
-    broker: Broker,
-    first: Client,
-    second: Client,
-    lasts_ms: int = LASTS_MS,
-    measure: PkMeasure = PkMeasure.GIFTS,
-) -> None:
+async def running(broker: Broker, first: Client, second: Client, measure: PkMeasure = PkMeasure.GIFTS) -> None:
     """Begin a PK in which gifts, or likes, count from now on."""
-    await invited(broker, first, lasts_ms, measure)
+    await invited(broker, first, measure)
+    await accepted(broker, second)
+    await until(lambda: is_in(broker, A, PkPhase.RUNNING))
+
+
+async def accepted(broker: Broker, second: Client) -> None:
+    """Accept the invitation, and go on to the start. The inviting room perhaps does not know of it."""
     state = await second.call("pk.answer", room=B, id="p", accepts=True)
     assert (state.phase, state.other_room) == (PkPhase.RUNNING, A)
     assert state.starts_at_ms is not None
-    await until(lambda: is_in(broker, A, PkPhase.RUNNING))
-    await trio.sleep(max(0, state.starts_at_ms - broker.clock.now_ms()) / 1000 + 0.005)
+    advance_to(state.starts_at_ms)
+
+
+async def over(broker: Broker) -> None:
+    """Go on to the end of the PK: no more gifts count in either room."""
+    ends_at_ms = [state.ends_at_ms for room in (A, B) if (state := state_of(broker, room)) is not None]
+    assert ends_at_ms == 2 * ends_at_ms[:1]
+    assert ends_at_ms[0] is not None
+    advance_to(ends_at_ms[0])
+    await until(lambda: not any(is_in(broker, room, PkPhase.RUNNING) for room in (A, B)))
 
 
 async def result(broker: Broker, room: str) -> tuple[PkOutcome | None, int, int | None, bool]:
