@@ -75,6 +75,8 @@ NOT_COUNTERS = {
     "broker.ledger.rows:sum": "part of one checksum",
     "broker.ledger.inbox_rows:last_id": "number of a message to a user",
     "broker.ledger.transaction:last_offset": "position in a stream",
+    "broker.engine.dataset:expired": "state of an inbox that readers get",
+    "broker.engine.dataset:last": "number of a message to a user",
     "broker.ledger.stream_rows:next_number": "number of a stream",
 }
 """Public attributes that grow by additions and count nothing that an operator would watch."""
