@@ -71,7 +71,7 @@ def modules() -> dict[str, str]:
     """Return the generated modules by file name."""
     return {
         "tables.js": _tables(),
-        "operations.js": _operations(),
+        **_operations(),
         "reconnect_table.js": _reconnect(),
         "dictionary.js": f'{_HEAD}export const NAME = "{BUILT_IN.name}";\n'
         f'export const BUILT_IN = "{base64.b64encode(BUILT_IN.data).decode()}";\n',
@@ -96,27 +96,42 @@ def _tables() -> str:
         _const("PAYLOADS", {int(number): kind.__name__ for number, kind in PAYLOAD_KINDS.items()}),
         "/** Fields of each record in the order of the wire: [name, type as SPEC.md writes it, default if any]. */\n",
         _const("RECORDS", _records(kinds), is_nested=True),
+        "/** Subjects of operations; each has a module in `operations/`. */\n",
+        f"export const SUBJECTS = {json.dumps(list(_subjects()))};\n",
     ]  # fmt: skip
     return "".join(parts)
 
 
-def _operations() -> str:
-    rows = [row for row in OPERATIONS if row.roles]
+def _subjects() -> dict[str, list[Any]]:
+    """Return the operations that a link may call, by the part of their names before the dot."""
+    found: dict[str, list[Any]] = {}
+    for row in OPERATIONS:
+        if row.roles:
+            found.setdefault(row.name.partition(".")[0], []).append(row)
+    return dict(sorted(found.items()))
+
+
+def _operations() -> dict[str, str]:
+    """Return one module for each subject: a page loads those that it calls."""
     known = _records({kind for (side, _), kind in MESSAGE_KINDS.items() if side is Side.SERVER}
                      | set(PAYLOAD_KINDS.values()))  # fmt: skip
-    results = {name: fields for name, fields in _records({row.result for row in rows}).items() if name not in known}
-    numbers = {row.name: [row.number, row.result.__name__] for row in rows}
+    return {f"operations/{subject}.js": _operations_of(rows, known) for subject, rows in _subjects().items()}
+
+
+def _operations_of(rows: list[Any], known: dict[str, Any]) -> str:
+    kinds = {row.result for row in rows}
     enums = {
         value.__name__: {int(each): each.name.lower() for each in value}
-        for value in _result_enums({row.result for row in rows})
+        for value in _result_enums(kinds)
         if value not in ENUMS
     }
     return "".join([
         _HEAD,
         "/** Operations that a link may call, by role: [number, record of the result]. */\n",
-        _const("OPERATIONS", numbers, is_nested=True),
-        _const("RESULT_RECORDS", results, is_nested=True),
-        _const("RESULT_ENUMS", enums, is_nested=True),
+        _const("OPERATIONS", {row.name: [row.number, row.result.__name__] for row in rows}, is_nested=True),
+        _const("RECORDS", {name: fields for name, fields in _records(kinds).items() if name not in known},
+               is_nested=True),
+        _const("ENUMS", enums, is_nested=True),
     ])  # fmt: skip
 
 
@@ -196,7 +211,10 @@ _ENUM_CLASSES = _enum_classes()
 
 
 def main() -> None:
-    """Write the files."""
+    """Write the files, and remove those of subjects that are gone."""
+    for path in (FOLDER / "operations").glob("*.js"):
+        path.unlink()
+    (FOLDER / "operations").mkdir(exist_ok=True)
     for name, text in modules().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
 

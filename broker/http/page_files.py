@@ -46,8 +46,11 @@ GZIP_FROM = 512
 """Bytes from which a text is also kept compressed."""
 _ROOM_PAGE = re.compile(r"/(room|host)/([^/]+)").fullmatch
 _ENTRY = re.compile(r'<script type="module" src="/pages/VERSION/([^"]+)">').search
-_IMPORTS = re.compile(r"""^(?:import|export)\b[^;"']*?["'](\.{1,2}/[^"']+)["']""", re.MULTILINE).findall
-"""Static imports of a module, as the sources write them: one a line, at its beginning."""
+_IMPORTS = re.compile(
+    r"""^(?:import|export)\b[^;"'(]*?["'](\.{1,2}/[^"']+)["']|\bimport\(["'](\.{1,2}/[^"']+)["']\)""", re.MULTILINE
+).finditer
+"""Imports of a module, as the sources write them: static ones at the beginning of a line, and ``import("./name.js")``.
+What is imported by a name that is computed is loaded when it is needed."""
 _IS_ETAG = re.compile(r'(?:W/)?"[0-9a-f]{16}"').fullmatch
 
 
@@ -175,7 +178,8 @@ def _preloaded(page: str, texts: Mapping[str, bytes]) -> str:
             continue
         found[name] = None
         folder = posixpath.dirname(name)
-        waiting += [posixpath.normpath(posixpath.join(folder, each)) for each in _IMPORTS(texts[name].decode())]
+        imports = _IMPORTS(texts[name].decode())
+        waiting += [posixpath.normpath(posixpath.join(folder, each[1] or each[2])) for each in imports]
     links = "".join(f'<link rel="modulepreload" href="{PREFIX}VERSION/{name}">\n' for name in found if name != entry[1])
     return page.replace("</head>", f"{links}</head>", 1)
 

@@ -152,6 +152,13 @@ def test_two_viewers_go_through_a_whole_show(broker: PageBroker, viewers: Viewer
         ann.locator("#mine", has_text=text).wait_for()
     ann.get_by_role("tab", name="Chat").click()
 
+    # A lottery among all that goes on, while cards change places.
+    times: dict[str, Any] = {"open_at_ms": now_ms() + 300, "close_at_ms": now_ms() + 3_600_000}
+    broker.call("lotteries.create", room=room, id="bag", grades=[["mug", 1]], **times)
+    for page in (ann, bob):
+        page.locator(".act.lottery").get_by_role("button", name="Enter").click()
+        page.locator(".act.lottery").get_by_text("You are in").wait_for()
+
     # Poll and quiz.
     broker.call("polls.create", room=room, id="c", title="Which glaze?", options=["celadon", "ink"], open_at_ms=0)
     for page in (ann, bob):
@@ -174,9 +181,9 @@ def test_two_viewers_go_through_a_whole_show(broker: PageBroker, viewers: Viewer
     broker.call("mic.invite", room=room, user="ann")
     seats.get_by_role("button", name="Accept").click()
     seats.get_by_role("button", name="Go on").click()
-    bob.locator(".act.seats", has_text="Mic 1 / 2").wait_for()
+    bob.locator(".act.seats", has_text="host 1 / 2").wait_for()
     seats.get_by_role("button", name="Leave").click()
-    bob.locator(".act.seats", has_text="Mic 0 / 2").wait_for()
+    bob.locator(".act.seats", has_text="host 0 / 2").wait_for()
 
     # Slow mode, a mute, a pause, and the end. The account of what was admitted holds on the screen.
     broker.call("moderation.set_modes", room=room, slow_s=30)
@@ -197,6 +204,34 @@ def test_two_viewers_go_through_a_whole_show(broker: PageBroker, viewers: Viewer
     bob.locator("#veil").wait_for(state="hidden")
     broker.call("rooms.close", room=room)
     bob.get_by_text("The show has ended").first.wait_for()
+
+
+def test_a_card_that_is_pressed_or_has_the_focus_is_not_moved(broker: PageBroker, viewers: Viewers) -> None:
+    """A browser drops the click of a press whose card is moved, and the focus in it."""
+    room = "moves"
+    broker.call("rooms.open", room=room, title="Moves")
+    page = viewers.open(broker, room, "ann")
+    for poll in ("first", "second"):
+        end = now_ms() + 600_000
+        broker.call("polls.create", room=room, id=poll, title=poll, options=["a", "b"], open_at_ms=0, close_at_ms=end)
+    times: dict[str, Any] = {"open_at_ms": now_ms() + 100, "close_at_ms": now_ms() + 3_600_000}
+    broker.call("lotteries.create", room=room, id="bag", grades=[["mug", 1]], **times)
+    order = "[...document.querySelectorAll('.acts > .act.small h2')].map((each) => each.textContent.split(':')[0])"
+    enter = page.locator(".act.lottery").get_by_role("button", name="Enter")
+    enter.hover()
+    assert page.evaluate(order) == ["first", "second", "Lucky bag"]
+    page.mouse.down()
+    broker.call("polls.close", room=room, id="first")
+    page.locator(".act.poll.is-over", has_text="first").wait_for()
+    page.mouse.up()
+    page.locator(".act.lottery").get_by_text("You are in").wait_for()
+    wait_until(lambda: page.evaluate(order) == ["second", "Lucky bag", "first"])
+    page.evaluate(
+        "document.querySelector('.act.lottery').tabIndex = -1; document.querySelector('.act.lottery').focus()"
+    )
+    broker.call("polls.close", room=room, id="second")
+    wait_until(lambda: page.evaluate(order) == ["Lucky bag", "first", "second"])
+    assert page.evaluate("document.activeElement.className").startswith("card act small lottery")
 
 
 def test_a_draw_is_computed_again_in_the_page(broker: PageBroker, viewers: Viewers) -> None:

@@ -83,20 +83,36 @@ def test_imports_and_pictures_of_every_file_exist(files: PageFiles) -> None:
 
 def test_a_page_names_every_module_that_its_entry_imports(files: PageFiles) -> None:
     site = site_of(files)
-    for page in ("/host/lobby", "/console"):
+    for page in ("/room/lobby", "/host/lobby", "/console"):
         text = get(site, page).body.decode()
+        assert "modulepreload" not in (FOLDER / f"{page.split('/')[1]}.html").read_text()
         [entry] = re.findall(r'type="module" src="([^"]+)"', text)
         named = re.findall(r'rel="modulepreload" href="([^"]+)"', text)
         assert len(named) == len(set(named)) > 10
         imported, waiting = set(), [entry]
         while waiting:
             name = waiting.pop()
-            for address in re.findall(r"""\bfrom ["'](\.[^"']+)["']""", files.assets[name].body.decode()):
+            for address in re.findall(r"""\b(?:from |import\()["'](\.[^"']+)["']""", files.assets[name].body.decode()):
                 target = posixpath.normpath(posixpath.join(posixpath.dirname(name), address))
                 if target not in imported:
                     imported.add(target)
                     waiting.append(target)
         assert set(named) == imported
+
+
+def test_pages_keep_their_budgets(files: PageFiles) -> None:
+    """Bytes of a page with its scripts and styles, as they are sent to a browser and as it reads them."""
+    site = site_of(files)
+    for page, sent_budget, read_budget in (
+        ("/room/lobby", 130_000, 320_000), ("/host/lobby", 110_000, 270_000), ("/console", 80_000, 200_000),
+    ):  # fmt: skip
+        text = get(site, page).body.decode()
+        addresses = {page, *re.findall(r'(?:href|src)="(/pages/[^"]+)"', text)}
+        sent = sum(len(get(site, each, accept_encoding="gzip").body) for each in addresses)
+        read = sum(len(get(site, each).body) for each in addresses)
+        print(f"{page}: {sent} bytes sent, {read} read, {len(addresses)} files")
+        assert sent <= sent_budget, page
+        assert read <= read_budget, page
 
 
 def test_headers_are_the_same_on_every_answer(files: PageFiles) -> None:

@@ -219,6 +219,23 @@ test("no more than 32 calls are in flight, and more than 256 waiting are refused
   client.close();
 });
 
+test("the first call of a subject goes by name and does not wait for its table; later ones go by number", async () => {
+  const broker = new Broker();
+  const client = await clientOf(broker);
+  const called = [];
+  broker.answers[OPCODES.CALL] = ([operation], sequence, send) => {
+    called.push(operation);
+    send(frame(OPCODES.RESULT, [operation, [3, 4]], { sequence }));
+  };
+  for (let count = 0; count < 2; count++) {
+    assert.deepEqual(await client.call("locks.acquire"), { fence: 3, expires_at_ms: 4 });
+  }
+  assert.equal(called[0], "locks.acquire");
+  assert.equal(typeof called[1], "number");
+  assert.deepEqual(await client.call("made.up"), [3, 4], "of an operation that is not known");
+  client.close();
+});
+
 test("a direct message is given once and acknowledged when it was given", async () => {
   const broker = new Broker();
   const client = await clientOf(broker);
@@ -254,9 +271,11 @@ test("a dictionary of the deployment is fetched once, checked, used, and named o
     broker.hello = frame(OPCODES.HELLO, [1, 17, Date.now(), 30_000, 75_000, 8, [], "test", [[3, name, dictionary.length]]]);
     const calls = [];
     broker.answers[OPCODES.CALL] = ([operation, , args], sequence, send) => {
-      calls.push(operation);
+      // By name until the table of the subject is loaded, by number then.
+      const number = { "dictionaries.get": 600, "dictionaries.use": 601 }[operation] ?? operation;
+      calls.push(number);
       assert.equal(args.sha256, name);
-      const result = operation === 600 ? [name, dictionary.length, data.toString("base64")] : [3];
+      const result = number === 600 ? [name, dictionary.length, data.toString("base64")] : [3];
       send(frame(OPCODES.RESULT, [operation, result], { sequence }));
     };
     const client = await clientOf(broker, { dictionaryWaitMs: 0 });

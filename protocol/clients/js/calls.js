@@ -1,6 +1,6 @@
 // Calls of one client: at most as many in flight as the broker takes, and a bounded number that wait.
 import { NoAnswerError } from "./errors.js";
-import { operationNumber, readResult } from "./requests.js";
+import { operationNumber, prepare, readResult } from "./operations.js";
 import { LIMITS, OPCODES } from "./tables.js";
 
 const MAX_WAITING = 256;
@@ -17,6 +17,7 @@ export class Calls {
   /** See `Client.call`. */
   async call(operation, args, { key, room, timeoutMs }) {
     const client = this._client;
+    prepare(operation);
     await client.opened({ timeoutMs });
     if (!client._link?.hasCalls) throw new NoAnswerError("the broker has no operations", false);
     if (this._open >= LIMITS.maxCalls) {

@@ -1,5 +1,5 @@
 // Dictionaries of compressed frames: those of the deployment are fetched once over the link and kept over links.
-import { NoAnswerError, RequestError } from "./errors.js";
+import { NoAnswerError, ProtocolError, RequestError } from "./errors.js";
 import { webCrypto } from "./web_crypto.js";
 
 const MAX_KEPT = 4;
@@ -53,7 +53,7 @@ export async function useOffered(client, link, cache, random, waitMs = FIRST_MS 
     link.addDictionary(codec, bytes);
     await use(client, link, { sha256, codec });
   } catch (error) {
-    if (!(error instanceof RequestError || error instanceof NoAnswerError)) throw error;
+    if (![RequestError, NoAnswerError, ProtocolError].some((kind) => error instanceof kind)) throw error;
   }
 }
 

@@ -1,7 +1,6 @@
 // Open requests of one client: each has one answer, or none when its link or its time ends.
 import { NoAnswerError, RequestError } from "./errors.js";
-import { numberOf, readRecord } from "./rules.js";
-import { OPERATIONS } from "./operations.js";
+import { numberOf } from "./rules.js";
 import { ENUMS, PAYLOADS, RECORDS } from "./tables.js";
 
 /** Requests by their number. An answer, a timeout or the end of the link settles each of them once. */
@@ -72,17 +71,6 @@ export function payloadArray(type, payload) {
     values.pop();
   }
   return values;
-}
-
-/** Return the number of an operation, or its name if this client does not know it. */
-export function operationNumber(name) {
-  return OPERATIONS[name]?.[0] ?? name;
-}
-
-/** Return the result of a call as a record with names, or as it came for an operation that is not known here. */
-export function readResult(name, value) {
-  const known = OPERATIONS[name];
-  return known && Array.isArray(value) ? readRecord(known[1], value) : value;
 }
 
 /** Return what became of a post. `offset`: of its event, on lanes 0 to 2. */

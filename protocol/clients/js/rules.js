@@ -1,6 +1,5 @@
 // Rules of fields, made from the types that SPEC.md and `tables.js` write: "integer 0..255", "nil or text 1..64".
 import { CLOSE, ProtocolError } from "./errors.js";
-import { RESULT_ENUMS, RESULT_RECORDS } from "./operations.js";
 import { ENUMS, PAYLOADS, RECORDS } from "./tables.js";
 
 const FIXED = new Set(["Outcome", "LeaveReason", "Role", "RoomPhase", "Tier", "Lane"]);
@@ -12,6 +11,13 @@ const ARRAY = /^array of (\d+)\.\.(\d+) (.*)$/;
 const MAP = /^map of \d+\.\.\d+ .*? to (.*)$/;
 const PAIR = /^pair of (.*) and (.*)$/;
 const cache = new Map();
+const added = { records: {}, enums: {} };
+
+/** Add records and enumerations of results to those of messages. */
+export function addRecords(records, enums) {
+  Object.assign(added.records, records);
+  Object.assign(added.enums, enums);
+}
 
 class FieldError extends Error {
   constructor(rule, field = "") {
@@ -52,9 +58,9 @@ function compile(type) {
   if (type === "combo") return (value) => (typeof value === "boolean" ? value : text(0, 64, CONTROL)(value));
   if (type === "SHA-256") return text(64, 64, CONTROL);
   if (type === "https URL") return text(1, 1024, CONTROL);
-  const fields = RECORDS[type] ?? RESULT_RECORDS[type];
+  const fields = RECORDS[type] ?? added.records[type];
   if (fields) return record(type, fields);
-  const members = ENUMS[type] ?? RESULT_ENUMS[type];
+  const members = ENUMS[type] ?? added.enums[type];
   if (members) return member(type, members);
   return free;
 }

@@ -64,3 +64,5 @@ export const RECORDS = {
   "Tick": [["at_ms", "integer 0.."], ["interval_ms", "integer 0.."], ["stage", "integer 0..4"], ["entries", "array of 0..1024 TickEntry"], ["account", "nil or Account", null]],
   "TickEntry": [["type", "integer 1..255"], ["user_id", "text 1..64"], ["name", "text 0..64"], ["payload", "any"], ["count", "integer 1..", 1], ["senders", "array of 0..3 text 1..64", []], ["role", "Role", 1]],
 };
+/** Subjects of operations; each has a module in `operations/`. */
+export const SUBJECTS = ["activities", "app", "audiences", "broker", "countdowns", "coupons", "dictionaries", "directs", "gifts", "keys", "locks", "lotteries", "messages", "mic", "moderation", "orders", "packets", "pk", "polls", "products", "quizzes", "rains", "rankings", "rooms", "sales", "schedules", "users"];

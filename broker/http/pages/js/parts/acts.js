@@ -49,20 +49,32 @@ const MAKERS = { sales: saleRow, packets: packetCard, rains: rainCard, lotteries
 export const KINDS = Object.keys(MAKERS);
 const MOST = 12;
 
-/** Shows items of `RoomView.running` in `list`, behind its first child. */
+/** Shows items of `RoomView.running` in `list`, behind its first child. A card that is pressed or has the focus is never moved. */
 export function acts(list, act) {
   const cards = new Map();
+  let isPressed = false;
+  list.addEventListener("pointerdown", () => { isPressed = true; });
+  for (const event of ["pointerup", "pointercancel"]) addEventListener(event, () => { isPressed = false; });
+  /** Puts cards in their order. A browser that moves a card drops its focus, and the click of a press that has begun on it. */
+  function arrange(nodes) {
+    let next = null;
+    for (const node of [...nodes].reverse()) {
+      const stays = node.parentNode && (isPressed || node.contains(document.activeElement));
+      if (!stays && !(node.parentNode && node.nextElementSibling === next)) list.insertBefore(node, next);
+      next = isPressed ? null : node;
+    }
+  }
   function update(items, nowMs) {
     const shown = items.slice(0, MOST), keys = new Set(shown.map(({ kind, id }) => `${kind} ${id}`));
     for (const [key, card] of cards) if (!keys.has(key)) { card.node.remove(); cards.delete(key); }
-    shown.forEach((item, i) => {
+    arrange(shown.map((item) => {
       const key = `${item.kind} ${item.id}`;
       let card = cards.get(key);
       if (!card) { card = MAKERS[item.kind](act); cards.set(key, card); }
       card.update(item, nowMs);
       card.node.classList.toggle("is-over", item.overAt !== null);
-      if (list.children[i + 1] !== card.node) list.insertBefore(card.node, list.children[i + 1] ?? null);
-    });
+      return card.node;
+    }));
   }
   return { update };
 }
