@@ -7,7 +7,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,19 @@ import trio
 
 from broker.auth.api_keys import KeyFileError
 from broker.cli.config import ConfigProblems, config_options, load_or_fail
+from broker.cli.node_process import follow_supervisor
+from broker.cli.supervisor import Supervisor, SupervisorFailed, serve_signals
 from broker.config.schema import Config, ConfigError
 from broker.ledger.entries import LedgerRefused
+from broker.net.inherited import inherited_control, inherited_node
 from broker.telemetry.logs import LogFile, configure
 from protocol.clients.exceptions import first_leaf
 
 __all__ = ["serve"]
 
 log = structlog.get_logger("roomcast.serve")
+
+MAX_PROCESSES = 256
 
 
 @click.command()
@@ -42,6 +48,17 @@ log = structlog.get_logger("roomcast.serve")
     is_flag=True,
     help="Keep nothing on disk (ledger.ephemeral): a crash or restart forgets gifts, messages and positions.",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1, MAX_PROCESSES),
+    default=1,
+    help="Processes on this host that share its ports; more than one needs an engine (engine.url).",
+)
+@click.option(
+    "--status-listen",
+    metavar="HOST:PORT",
+    help="With --processes: address of /readyz and /metrics of all processes, or unix:PATH.",
+)
 def serve(
     config_path: Path | None,
     settings: tuple[str, ...],
@@ -51,6 +68,8 @@ def serve(
     log_level: str | None,
     data_dir: str | None,
     ephemeral: bool,
+    processes: int,
+    status_listen: str | None,
 ) -> None:
     """Serve rooms over TCP and WebSocket on one port.
 
@@ -63,6 +82,9 @@ def serve(
     SIGTERM or SIGINT drains: the broker gives each client a time to reconnect. A second signal ends it at once. SIGHUP
     reads the configuration again: log level, secrets, certificates, and limits of connections and rooms take effect,
     open connections stay, and the log names what needs a restart.
+
+    With --processes the ports are shared by so many processes, which are kept alive. SIGHUP then replaces one after the
+    other, and no connection is refused meanwhile; SIGTERM drains them all.
     """
     flags = {
         "listen.host": host,
@@ -87,16 +109,25 @@ def serve(
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the broker serves; SIGHUP must never end it
     config = read()
+    if processes > 1:
+        _require_engine(config, processes)
+    elif status_listen is not None:
+        raise click.UsageError("--status-listen is for --processes: one process has /readyz and /metrics on api.listen")
     log_file = _log_file()
-    configure(config.log, log_file)
+    configure(config.log, log_file, inherited_node())
     try:
-        trio.run(_serve, config, read_again, log_file)
-    except (LedgerRefused, KeyFileError, OSError) as error:
+        if processes > 1:
+            command = _node_command(config_path, settings, flags)
+            supervisor = Supervisor(config, processes, command, read_config=read_again, status_listen=status_listen)
+            trio.run(_supervise, supervisor, config)
+        else:
+            trio.run(_serve, config, read_again, log_file)
+    except (LedgerRefused, KeyFileError, SupervisorFailed, OSError) as error:
         raise _cannot_serve(config, error) from error
     except BaseExceptionGroup as group:
         # Not `except*`: before Python 3.11.4 it puts what is raised here into a group, which click prints with a
         # traceback.
-        expected, others = group.split((LedgerRefused, KeyFileError, OSError))
+        expected, others = group.split((LedgerRefused, KeyFileError, SupervisorFailed, OSError))
         if expected is None or others is not None:
             raise
         raise _cannot_serve(config, first_leaf(expected)) from group
@@ -113,6 +144,35 @@ def _log_file() -> LogFile | None:
         return None
 
 
+def _require_engine(config: Config, processes: int) -> None:
+    """Refuse several processes without an engine, which is where they share rooms."""
+    engine = getattr(config, "engine", None)
+    if engine is None or not engine.url:
+        raise click.ClickException(
+            f"--processes {processes}: several processes share their rooms on Redis 7 or Valkey, and engine.url is not"
+            " set. Install one (apt install redis-server, or docker run -p 127.0.0.1:6379:6379 valkey/valkey:8) and"
+            ' set engine.url = "redis://127.0.0.1:6379"'
+        )
+
+
+def _node_command(config_path: Path | None, settings: tuple[str, ...], flags: Mapping[str, Any]) -> list[str]:
+    """Return the command line of one process with the same settings. Any: flags have several types."""
+    given = [
+        f"{name}={str(value).lower() if value is True else value}" for name, value in flags.items() if value is not None
+    ]
+    config = [] if config_path is None else ["--config", str(config_path)]
+    sets = [part for each in (*settings, *given) for part in ("--set", each)]
+    return [sys.executable, "-m", "broker.cli", "serve", *config, *sets]
+
+
+async def _supervise(supervisor: Supervisor, config: Config) -> None:
+    def started() -> None:
+        _warn(config)
+        _announce(supervisor.addresses, supervisor.api_urls, status=supervisor.status_urls)
+
+    await serve_signals(supervisor, started)
+
+
 async def _serve(config: Config, read: Callable[[], Config], log_file: LogFile | None) -> None:
     from broker.server import Broker
     from broker.telemetry.process import tune_process
@@ -127,10 +187,23 @@ async def _serve(config: Config, read: Callable[[], Config], log_file: LogFile |
             nursery.start_soon(_stop_on_signal, signals, broker, nursery)
             nursery.start_soon(_reload_on_signal, hangups, broker)
             await nursery.start(broker.run)
-            _warn(config)
-            _announce(broker.addresses, broker.api_urls)
+            if (control := inherited_control()) is not None:
+                serving = {"addresses": [list(address) for address in broker.addresses], "api": list(broker.api_urls)}
+                drain = partial(nursery.start_soon, broker.drain)
+                nursery.start_soon(follow_supervisor, control, serving, partial(_node_status, broker), drain)
+            else:
+                _warn(config)
+                _announce(broker.addresses, broker.api_urls)
             await broker.stopped.wait()
             nursery.cancel_scope.cancel()
+
+
+async def _node_status(broker: Any) -> dict[str, Any]:
+    """Return what the supervisor asks for. Any: a broker, which is not imported here, and values of JSON."""
+    from broker.telemetry.metrics import scrape
+
+    is_ready, fields = broker.status()
+    return {"ready": is_ready, "fields": fields, "metrics": await scrape(broker)}
 
 
 def _warn(config: Config) -> None:
@@ -141,7 +214,9 @@ def _warn(config: Config) -> None:
         click.echo("ephemeral: nothing is kept on disk; a restart loses acknowledged messages", err=True)
 
 
-def _announce(addresses: tuple[tuple[str, int], ...], api_urls: tuple[str, ...]) -> None:
+def _announce(
+    addresses: tuple[tuple[str, int], ...], api_urls: tuple[str, ...], *, status: tuple[str, ...] = ()
+) -> None:
     """Print the line on standard output that reports the addresses to the process that started the broker."""
     line: dict[str, Any] = {
         "event": "serving",
@@ -150,6 +225,8 @@ def _announce(addresses: tuple[tuple[str, int], ...], api_urls: tuple[str, ...])
     }
     if api_urls:
         line["api"] = list(api_urls)
+    if status:
+        line["status"] = list(status)
     try:
         if sys.stdout is None:  # Python found it closed
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))

@@ -79,7 +79,7 @@ __all__ = [
 ]
 
 ENV_PREFIX = "ROOMCAST_"
-ENV_IGNORED = frozenset({"ROOMCAST_CONFIG", "ROOMCAST_REQUIRE", "ROOMCAST_TOKEN"})
+ENV_IGNORED = frozenset({"ROOMCAST_CONFIG", "ROOMCAST_INHERITED", "ROOMCAST_REQUIRE", "ROOMCAST_TOKEN"})
 """Variables with the prefix that are not settings: the file to read, what tests demand, a client's token."""
 
 MIN_SECRET_BYTES = 32

@@ -21,9 +21,10 @@ import trio
 from broker.core.net.connection_limits import Admission, ConnectionLimits, ConnectionLimitSettings, Refuse
 from broker.core.net.proxy_header import plain_address
 from broker.http.connection import AsgiApp, HttpConnection, HttpCounters
+from broker.net.inherited import inherited_sockets
 from protocol.codes import CloseCode
 
-__all__ = ["HttpServer", "api_limits"]
+__all__ = ["HttpServer", "api_limits", "bind_api", "socket_file"]
 
 log = structlog.get_logger("roomcast.api.server")
 
@@ -74,9 +75,11 @@ class HttpServer:
 
     async def run(self, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; reports the URLs it is bound to. OSError if the address cannot be bound."""
-        path = Path(self._listen.removeprefix("unix:")) if self._listen.startswith("unix:") else None
-        _remove(path)
-        listeners = [_bind_file(path)] if path is not None else await _bind(self._listen)
+        inherited = inherited_sockets("api")
+        path = socket_file(self._listen)
+        if not inherited:
+            _remove(path)
+        listeners = inherited or await bind_api(self._listen)
         try:
             async with trio.open_nursery() as nursery:
                 for listener in listeners:
@@ -85,7 +88,8 @@ class HttpServer:
         finally:
             for listener in listeners:
                 listener.close()
-            _remove(path)
+            if not inherited:
+                _remove(path)
 
     async def _accept_from(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         while True:
@@ -168,8 +172,18 @@ def _refusal(refusal: Refuse) -> bytes:
     return head.encode() + body
 
 
-async def _bind(listen: str) -> list[socket.socket]:
-    """Bind HOST:PORT: each address of the host; with port 0 the first only, as each would get another port."""
+def socket_file(listen: str) -> Path | None:
+    """Return the path of unix:PATH, None for HOST:PORT."""
+    return Path(listen.removeprefix("unix:")) if listen.startswith("unix:") else None
+
+
+async def bind_api(listen: str, *, is_shared: bool = False) -> list[socket.socket]:
+    """Bind unix:PATH, or HOST:PORT: each address of the host; with port 0 the first only, as each would get another.
+
+    ``is_shared``: other sockets of this user listen on the port as well. OSError if it cannot be bound.
+    """
+    if (path := socket_file(listen)) is not None:
+        return [_bind_file(path)]
     host, _, port = listen.rpartition(":")
     found = await trio.socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     listeners: list[socket.socket] = []
@@ -178,6 +192,7 @@ async def _bind(listen: str) -> list[socket.socket]:
             listener = socket.socket(family, socket.SOCK_STREAM)
             listeners.append(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, is_shared)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(address)

@@ -23,6 +23,7 @@ from broker.core.net.connection_limits import Admission, ConnectionLimits, Refus
 from broker.core.net.proxy_header import Networks, plain_address
 from broker.net.event_stream import EventStreamTransport
 from broker.net.http1 import Health, Pages
+from broker.net.inherited import inherited_sockets
 from broker.net.protocol_detection import DetectorSettings, ProtocolDetector
 from broker.net.tls import server_context
 from broker.net.transport import Owner, Transport, TransportSettings
@@ -98,7 +99,7 @@ class Listener:
 
     async def run(self, task_status: trio.TaskStatus[tuple[tuple[str, int], ...]] = trio.TASK_STATUS_IGNORED) -> None:
         """Bind, report the addresses, and accept until stopped or cancelled. OSError if nothing can be bound."""
-        self._sockets = await bind(self._config)
+        self._sockets = inherited_sockets("viewers") or await bind(self._config)
         try:
             self.addresses = tuple(sock.getsockname()[:2] for sock in self._sockets)
             async with trio.open_nursery() as nursery:
@@ -230,12 +231,13 @@ def _origins(config: Config) -> frozenset[str]:
     return frozenset((*config.link.allowed_origins, *(() if own is None else (own,))))
 
 
-async def bind(config: Config) -> list[socket.socket]:
+async def bind(config: Config, *, shared_port: int | None = None) -> list[socket.socket]:
     """Make the listening sockets of ``config.listen``: one for each address of its host.
 
-    With port 0 all of them get the same free port. OSError if none can be bound, or if a given port is taken.
+    With port 0 all of them get the same free port. ``shared_port``: that port, where other sockets of this user listen
+    on it as well; the kernel spreads connections over them. OSError if none can be bound, or if a given port is taken.
     """
-    host, port = config.listen.host, config.listen.port
+    host, port = config.listen.host, config.listen.port if shared_port is None else shared_port
     found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     slots = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
     for attempt in range(8):  # a port that is free for IPv4 may be taken for IPv6
@@ -244,7 +246,7 @@ async def bind(config: Config) -> list[socket.socket]:
             shared = port
             for family, address in slots:
                 try:
-                    sock = _open(config, family, (address[0], shared, *address[2:]))
+                    sock = _open(config, family, (address[0], shared, *address[2:]), shared_port is not None)
                 except OSError as error:
                     if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or len(slots) == 1:
                         raise
@@ -263,13 +265,14 @@ async def bind(config: Config) -> list[socket.socket]:
     raise OSError(errno.EADDRNOTAVAIL, f"no address of {host} can be bound")
 
 
-def _open(config: Config, family: int, address: tuple[object, ...]) -> socket.socket:
+def _open(config: Config, family: int, address: tuple[object, ...], is_shared: bool) -> socket.socket:
     link = config.link
     sock = socket.socket(family, socket.SOCK_STREAM)
     is_for_both = address[0] == "::"
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, is_shared)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if is_for_both else 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, link.send_buffer_bytes)

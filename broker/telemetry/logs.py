@@ -134,8 +134,16 @@ def report_left_out() -> None:
         log.warning("log lines left out", of=kind, count=count)
 
 
-def configure(config: LogConfig, file: LogFile | None = None) -> None:
-    """Send log lines of ``config.level`` and above to ``file`` (standard error) in ``config.format``."""
+def configure(config: LogConfig, file: LogFile | None = None, node: str = "") -> None:
+    """Send log lines of ``config.level`` and above to ``file`` (standard error) in ``config.format``.
+
+    ``node``: name of this process where several write to one file; each line has it.
+    """
+
+    def name_node(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        line.setdefault("node", node)
+        return line
+
     renderer: structlog.typing.Processor
     if config.format == "json":
         renderer = structlog.processors.JSONRenderer(ensure_ascii=False)
@@ -146,6 +154,7 @@ def configure(config: LogConfig, file: LogFile | None = None) -> None:
             structlog.processors.add_log_level,
             _sample,
             _split_names,
+            *((name_node,) if node else ()),
             *((redact,) if config.redact else ()),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.ExceptionRenderer(format_traceback) if config.redact else _format_exception,

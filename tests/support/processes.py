@@ -30,6 +30,7 @@ __all__ = [
     "restarting",
     "roomcast",
     "serving",
+    "supervised",
 ]
 
 DEADLINE_S = 60
@@ -184,6 +185,16 @@ async def restarting(*arguments: str) -> AsyncIterator[Restarting]:
         broker = Restarting(process)
         broker.announced = json.loads(await broker.out.next())
         yield broker
+
+
+@asynccontextmanager
+async def supervised(count: int, *settings: str) -> AsyncIterator[Serving]:
+    """Start so many brokers under a supervisor, with settings KEY=VALUE, and wait until all serve."""
+    program = [sys.executable, "-m", "tests.support.supervised", str(count), "listen.port=0", "ledger.ephemeral=true"]
+    async with _process([*program, *settings], environment()) as process:
+        supervisor = Serving(process)
+        supervisor.announced = json.loads(await supervisor.out.next())
+        yield supervisor
 
 
 @asynccontextmanager
