@@ -17,6 +17,12 @@ marks in order is quadratic, 18 us for 100 of them but 6 ms for the 2,000 that f
 COMBINING_MARKS = re.compile("[\u0300-\u036f\u1ab0-\u1ace\u1dc0-\u1dff\u20d0-\u20dc\ufe20-\ufe2f]")
 """Combining marks that fit onto any letter. Vowel signs of Indic and Thai scripts are letters to a reader, and stay."""
 
+_CASELESS = "\u3002\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3\U0001f300-\U0001f64f\U0001f680-\U0001f6c5"
+"""Ideographic full stop, kana, Han, Hangul syllables and most emoji: each is its own NFKC and its own lower case, and
+joins no neighbour of these or of ASCII."""
+_has_unfolded = re.compile(f"[^!-@\\[-~{_CASELESS}]").search
+_needs_forms = re.compile(f"[^\t-\r -~{_CASELESS}]").search
+
 
 def fold(text: str) -> str:
     """Return ``text`` as it is compared: what is invisible is left out, NFKC, case folding, single spaces.
@@ -27,11 +33,22 @@ def fold(text: str) -> str:
 
     NFC of NFKD is NFKC by definition, and five times faster here: composition is skipped when the quick check
     finds nothing to compose, which CPython's own NFKC does not try after decomposing. One full-width
-    comma in a Chinese sentence would cost 7 us instead of 1.4. No NFKC above `MAX_NFKC_CHARS`.
+    letter in a Chinese sentence would cost 7 us instead of 1.4. No NFKC above `MAX_NFKC_CHARS`. What most viewers of
+    East Asia write needs none of that: 0.15 us for 20 Han characters.
     """
     if not text.isascii():
-        text = INVISIBLE.sub("", text)
-        if len(text) <= MAX_NFKC_CHARS and not is_normalized("NFKC", text):
-            text = _to_form("NFC", _to_form("NFKD", text))
-        text = COMBINING_MARKS.sub("", text)
+        if _has_unfolded(text) is None:
+            return text
+        if len(text) <= MAX_NFKC_CHARS:  # these three are in half of all Chinese texts, and NFKC says the same of them
+            text = text.replace("\uff0c", ",").replace("\uff01", "!").replace("\uff1f", "?")
+        if _needs_forms(text) is not None:
+            text = _in_form(text)
     return " ".join(text.casefold().split())
+
+
+def _in_form(text: str) -> str:
+    """Return ``text`` without what is invisible, in NFKC."""
+    text = INVISIBLE.sub("", text)
+    if len(text) <= MAX_NFKC_CHARS and not is_normalized("NFKC", text):
+        text = _to_form("NFC", _to_form("NFKD", text))
+    return COMBINING_MARKS.sub("", text)

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker.core.chat.fold import MAX_NFKC_CHARS, fold
@@ -16,14 +16,30 @@ from protocol.text import INVISIBLE
 ODD_TEXT = st.text(
     st.sampled_from("Aa！，　６ﬃ가ᄀ\u1161\u0301\u0315éßİΣς㌔\u00a0哈 \t😂\u200b\ufe0f\u3164"), max_size=12
 )
+PLAIN_TEXT = st.text(
+    st.sampled_from("aZ~ !<=>\t,\u3002\uff0c\uff01\uff1f买它がガ각가😂🏽🚀")
+    | st.characters(min_codepoint=0x3000, max_codepoint=0x30FF),
+    max_size=12,
+)
+"""Mostly of characters that take a short way, with some that must not."""
 MARKS = re.compile("[\u0300-\u036f\u1ab0-\u1ace\u1dc0-\u1dff\u20d0-\u20dc\ufe20-\ufe2f]")
 HIDDEN = st.sampled_from("\u200b\u2060\u00ad\ufe0f\U000e0020\u3164\u200d\ufeff\u034f\u180e\u2800")
 
 
-@given(st.text(max_size=40) | ODD_TEXT)
+@given(st.text(max_size=40) | ODD_TEXT | PLAIN_TEXT)
+@example("\uff1c\u0338买")
+@example("が\u3099が")
+@example("가\u11a8")
 def test_fold_is_nfkc_and_case_folding_of_what_is_seen(text: str) -> None:
     seen = MARKS.sub("", unicodedata.normalize("NFKC", INVISIBLE.sub("", text)))
     assert fold(text) == " ".join(seen.casefold().split())
+
+
+def test_no_character_takes_a_short_way_that_gives_another_result() -> None:
+    for code in (*range(0xD800), *range(0xE000, 0x1FA00)):
+        for text in ("买" + chr(code) + "它", "e" + chr(code) + "买"):
+            seen = MARKS.sub("", unicodedata.normalize("NFKC", INVISIBLE.sub("", text)))
+            assert fold(text) == " ".join(seen.casefold().split())
 
 
 @given(st.text(max_size=20), HIDDEN, st.integers(0, 20))
