@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
-
-import msgpack
-from msgpack import unpackb
 
 from . import json_mode
 from .codes import (
@@ -101,14 +98,21 @@ _CLIENT_FRAME_BYTES = HEADER_BYTES + MAX_CLIENT_BODY_BYTES
 _header_words = struct.Struct("!4I").unpack_from
 _PLAIN_POST = VERSION << 24 | _POST
 """Second word of the header: version, flags 0, opcode."""
-_DANMAKU_TYPE = int(MessageType.DANMAKU)
-"""Second byte of the body of a danmaku POST: the type, after the length of the array."""
+MAX_RUN = 64
+"""Danmaku that are read at once: what a link that ends has sent beyond is not read."""
+_danmaku_head = struct.Struct("!4I3B").unpack_from
+"""Header, length of the array, type, and the first byte of the message's id."""
+_DANMAKU_HEAD_BYTES = HEADER_BYTES + 3
+_DANMAKU_LEAST_BYTES = _DANMAKU_HEAD_BYTES + 2
 _DANMAKU_FRAME_BYTES = HEADER_BYTES + MESSAGE_TYPES[MessageType.DANMAKU].max_bytes
+_FIXSTR, _STR_8 = 0xA0, 0xD9
+_NILS = {0x9391: b"", 0x9392: b"\xc0", 0x9491: b"\xc0", 0x9492: b"\xc0\xc0"}
+"""What follows the text of a plain danmaku, by the first bytes of the body and of the payload: a style and the name of
+a room may be absent or nil."""
 _CACHEABLE = frozenset({VERSION << 24 | Opcode.HELLO, VERSION << 24 | Opcode.JOIN})
 """The same word of frames that many clients send with equal bytes when they connect at once."""
 _CACHED_FRAME_BYTES = 256
 _CACHED_FRAMES = 1024
-_NOT_QUICK = (ValueError, TypeError, msgpack.UnpackException, RecursionError)
 _INDISPENSABLE = frozenset({Opcode.HELLO, Opcode.AUTH, Opcode.GOAWAY})
 """Opcodes without which a link cannot continue: an error in one ends the link."""
 
@@ -216,10 +220,6 @@ class Connection:
             raise RemoteProtocolError(*self._failure)
         buffer, position = self._buffer, self._position
         available = len(buffer) - position
-        if available >= HEADER_BYTES and self.peer_state is _OPEN and self.side is _SERVER:
-            danmaku = self.quick_danmaku(buffer, position, available)
-            if danmaku is not None:
-                return danmaku
         try:
             if available >= HEADER_BYTES:
                 return self._read_binary(buffer, position, available)
@@ -241,46 +241,67 @@ class Connection:
             self._failure = (code, reason)
         self._buffer, self._position, self._texts = b"", 0, None
 
-    def quick_danmaku(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | None:
-        """Read a complete, uncompressed, unstyled danmaku at ``position``; None for anything else.
+    def take_danmaku(self) -> Sequence[tuple[int, int, Post]]:
+        """Return the plain danmaku that come next as room, sequence and message, at most `MAX_RUN`; empty: what comes
+        next is for `next_event`. Server side only.
 
-        Most frames of a busy room are of this kind. `_read_binary` gives the same result (a test compares them), three
-        times slower.
+        Plain are complete, uncompressed, unstyled ones with nothing but texts of up to 255 bytes. Most frames of a busy
+        room are of this kind. `next_event` gives the same results (a test compares them), five times slower.
         """
-        length, kind, room, sequence = _header_words(buffer, position)
-        if kind != _PLAIN_POST or not HEADER_BYTES + 1 < length <= _DANMAKU_FRAME_BYTES or available < length:
-            return None
-        if buffer[position + HEADER_BYTES + 1] != _DANMAKU_TYPE:
-            return None
-        end = position + length
-        try:
-            body = unpackb(buffer[position + HEADER_BYTES : end], use_list=False, strict_map_key=True)
-            if len(body) == 4:
-                kind, client_msg_id, payload, room_name = body
-                if room_name is not None:
-                    return None
+        buffer, position = self._buffer, self._position
+        size = len(buffer)
+        last = size - _DANMAKU_LEAST_BYTES
+        if position > last or self.peer_state is not _OPEN or self.side is not _SERVER or self._failure is not None:
+            return ()
+        found: list[tuple[int, int, Post]] = []
+        while position <= last:
+            length, kind, room, sequence, shape, type_, mark = _danmaku_head(buffer, position)
+            end = position + length
+            if kind != _PLAIN_POST or type_ != 1 or length > _DANMAKU_FRAME_BYTES or end > size:
+                break
+            start = position + _DANMAKU_HEAD_BYTES
+            if mark == _STR_8:
+                middle = start + 1 + buffer[start]
+                start += 1
+            elif mark & 0xE0 == _FIXSTR:
+                middle = start + mark - _FIXSTR
             else:
-                kind, client_msg_id, payload = body
-        except _NOT_QUICK:
-            return None
-        if kind != 1 or type(kind) is not int or type(payload) is not tuple:
-            return None
-        if len(payload) != 1 and (len(payload) != 2 or payload[1] is not None):
-            return None
-        text = payload[0]
-        if (
-            type(text) is not str
-            or not 0 < len(text) <= MAX_DANMAKU_CHARS
-            or not text.isprintable()
-            or has_visible(text) is None
-            or type(client_msg_id) is not str
-            or len(client_msg_id) > 64
-            or not client_msg_id.isprintable()
-        ):
-            return None
-        self._position = end
-        post = _new(Post, (1, client_msg_id, _new(DanmakuPayload, (text, None)), None))
-        return _new(Frame, (_POST, _CONTROL, room, sequence, post))
+                break
+            text_at = middle + 2
+            if text_at >= end:
+                break
+            mark = buffer[middle + 1]
+            if mark == _STR_8:
+                stop = text_at + 1 + buffer[text_at]
+                text_at += 1
+            elif mark & 0xE0 == _FIXSTR:
+                stop = text_at + mark - _FIXSTR
+            else:
+                break
+            nils = _NILS.get(shape << 8 | buffer[middle])
+            if nils is None or stop + len(nils) != end or (nils and buffer[stop:end] != nils):
+                break
+            try:
+                text = buffer[text_at:stop].decode()
+                client_msg_id = buffer[start:middle].decode() if start < middle else ""
+            except UnicodeDecodeError:
+                break
+            if (
+                not text
+                or len(text) > MAX_DANMAKU_CHARS
+                or not text.isprintable()
+                or not ("!" <= text < "\x7f" or "\u4e00" <= text < "\ua000" or has_visible(text))
+                or len(client_msg_id) > 64
+                or not client_msg_id.isprintable()
+            ):
+                break
+            post = _new(Post, (1, client_msg_id, _new(DanmakuPayload, (text, None)), None))
+            found.append((room, sequence, post))
+            position = end
+            if len(found) == MAX_RUN:
+                break
+        self._position = position
+        return found
 
     def _read_binary(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | Refused | NeedData:
         """Read the frame at ``position``, whose header is complete.

@@ -5,7 +5,7 @@ Each function answers one frame at once, or leaves it to what waits for the ledg
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from sys import intern
 
 import structlog
@@ -19,8 +19,9 @@ from broker.sessions.login import on_auth
 from broker.sessions.posting import RoomSenders
 from broker.sessions.renewal import renew_token
 from broker.sessions.reviews import ReviewedPosts
+from broker.sessions.room_member import RoomMember
 from broker.sessions.waiting import WaitingPosts
-from protocol.codes import CloseCode, ErrorCode, Feature, LeaveReason, Opcode, Outcome
+from protocol.codes import CloseCode, ErrorCode, Feature, Lane, LeaveReason, MessageType, Opcode, Outcome
 from protocol.connection import Frame, Refused
 from protocol.frames import pack_body
 from protocol.messages import (
@@ -32,16 +33,18 @@ from protocol.messages import (
     Left,
     Ping,
     Pong,
+    Post,
     Resume,
     common_version,
 )
 
-__all__ = ["REQUESTS", "on_post", "on_refused"]
+__all__ = ["REQUESTS", "on_danmaku", "on_post", "on_refused"]
 
 log = structlog.get_logger("roomcast.session")
 
 WAITING_RETRY_MS = 500
 """When to repeat a post that was refused because too many of its link wait for the ledger."""
+_POST, _CONTROL, _DANMAKU = Opcode.POST, Lane.CONTROL, MessageType.DANMAKU
 _JSON = Framing.WEBSOCKET_JSON
 _CODECS = int(Feature.LZ4 | Feature.LZ4_DICT_1)
 _TICKET = int(Feature.TICKET)
@@ -79,6 +82,36 @@ def on_post(link: SessionLink, frame: Frame) -> None:
         senders.post(sequence, post, link.guard)  # type: ignore[arg-type]
         return
     link.error(ErrorCode.NOT_JOINED, "join the room first", number, sequence, "room")
+
+
+def on_danmaku(link: SessionLink, danmaku: Sequence[tuple[int, int, Post]]) -> None:
+    """Give messages to their rooms, as `on_post` each; those after one that ends the link are not read."""
+    context, transport = link.context, link.transport
+    now = context.poller.now
+    if _DANMAKU in context.durable_types or context.reviewed_types:
+        for number, sequence, post in danmaku:
+            on_post(link, Frame(_POST, _CONTROL, number, sequence, post))
+            if transport.state:
+                return
+        return
+    memberships: Sequence[RoomMember] = ()
+    last = -1
+    for number, sequence, post in danmaku:
+        if number != last or memberships is not link.memberships:
+            memberships, last = link.memberships, number
+            member = next((each for each in memberships if each.room.number == number), None)
+            if member is None:
+                last = -1
+                on_post(link, Frame(_POST, _CONTROL, number, sequence, post))
+            else:
+                room = member.room
+        if member is not None:
+            try:
+                room.post(member, sequence, post, now)
+            except Exception:
+                context.hub.crash(room)
+        if transport.state:
+            return
 
 
 def on_refused(link: SessionLink, refused: Refused) -> None:

@@ -13,7 +13,7 @@ from broker.core.net.send_queue import QueueMissed
 from broker.net.transport import Framing, Transport
 from broker.sessions.context import SessionContext
 from broker.sessions.link import SessionLink
-from broker.sessions.requests import REQUESTS, on_post, on_refused
+from broker.sessions.requests import REQUESTS, on_danmaku, on_post, on_refused
 from protocol.codes import CloseCode, Lane, MessageType, Opcode
 from protocol.connection import NEED_DATA, Connection, Frame, Refused
 from protocol.errors import RemoteProtocolError
@@ -74,7 +74,7 @@ class Session(SessionLink):
     def _drain(self, connection: Connection) -> None:
         """Handle every event there is; answers to POSTs gather into one ACK per room, all answers into one write."""
         transport = self.transport
-        next_event = connection.next_event
+        next_event, take_danmaku = connection.next_event, connection.take_danmaku
         self._acks = {}
         self._out = []
         frames = posts = 0
@@ -82,6 +82,12 @@ class Session(SessionLink):
             if self.parts.calls is not None:
                 self.parts.calls.take_held()
             while not transport.state and self.connection is connection:
+                danmaku = take_danmaku()
+                if danmaku:
+                    frames += len(danmaku)
+                    posts += len(danmaku)
+                    on_danmaku(self, danmaku)
+                    continue
                 event = next_event()
                 if event is NEED_DATA:
                     break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from protocol.codes import CloseCode, ErrorCode, Lane, Opcode, Tier
-from protocol.connection import NEED_DATA, Connection, Encoding, Frame, NeedData, Refused, encode
+from protocol.connection import MAX_RUN, NEED_DATA, Connection, Encoding, Frame, NeedData, Refused, encode
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.frames import (
     HEADER_BYTES,
@@ -53,6 +54,10 @@ def read(pieces: list[bytes], side: Side, peer: LinkState = LinkState.OPEN) -> l
     return feed(end(side, peer=peer), pieces)
 
 
+def read_quickly(pieces: list[bytes], side: Side = Side.SERVER, peer: LinkState = LinkState.OPEN) -> list[Any]:
+    return feed(end(side, peer=peer), pieces, quickly=True)
+
+
 # ---- splits
 
 
@@ -82,6 +87,8 @@ def test_any_split_gives_the_same_events_and_the_same_error(stream: tuple[Side, 
     sender, whole = stream
     expected = read([whole], other(sender))
     assert read(data.draw(splits(whole)), other(sender)) == expected
+    assert read_quickly(data.draw(splits(whole)), other(sender)) == expected
+    assert read_quickly([whole], other(sender)) == expected
     assert read([whole[n : n + 1] for n in range(len(whole))], other(sender)) == expected
 
 
@@ -139,9 +146,6 @@ class SlowConnection(Connection):
     def _quick_alike(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | None:
         return None
 
-    def quick_danmaku(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | None:
-        return None
-
 
 def _without_quick_path(frame: bytes, state: LinkState = LinkState.OPEN) -> list[Any]:
     slow = SlowConnection(Side.SERVER)
@@ -194,17 +198,42 @@ _bodies = st.one_of(
 @example(pack_body((1, "m", ())), 0, 0)
 def test_the_quick_path_reads_what_the_slow_one_reads(body: bytes, room: int, sequence: int) -> None:
     frame = build_frame(Opcode.POST, Lane.CONTROL, room, sequence, body)
-    quick, slow = read([frame], Side.SERVER), _without_quick_path(frame)
-    assert quick == slow
-    assert repr(quick) == repr(slow), "the same types, too"
+    slow = _without_quick_path(frame)
+    for pieces in ([frame], [frame[:20], frame[20:]]):
+        quick = read_quickly(pieces)
+        assert quick == slow
+        assert repr(quick) == repr(slow), "the same types, too"
 
 
-@pytest.mark.parametrize("payload", [("hi",), ("hi", None)])
-def test_the_quick_path_takes_both_forms_of_a_plain_danmaku(payload: tuple[Any, ...]) -> None:
+@examples(50)
+@given(st.lists(_bodies | _near_danmaku.map(pack_body), max_size=6), st.data())
+def test_the_quick_path_stops_before_what_it_does_not_read(bodies: list[bytes], data: st.DataObject) -> None:
+    whole = b"".join(build_frame(Opcode.POST, Lane.CONTROL, 3, number, body) for number, body in enumerate(bodies))
+    whole = whole[: len(whole) - data.draw(st.integers(0, 3))]
+    assert read_quickly([whole]) == read_quickly(data.draw(splits(whole))) == _without_quick_path(whole)
+
+
+@pytest.mark.parametrize("message_id", ["", "m", "m" * 31, "m" * 32, "号" * 64])
+@pytest.mark.parametrize("text", ["hi", "a" * 31, "a" * 32, "来了" * 40, "\u3000a", "\u00ad!"])
+@pytest.mark.parametrize("is_nil", [True, False])
+@pytest.mark.parametrize("names_no_room", [True, False])
+def test_the_quick_path_takes_every_form_of_a_plain_danmaku(
+    message_id: str, text: str, is_nil: bool, names_no_room: bool
+) -> None:
+    body = (1, message_id, (text, None) if is_nil else (text,), *[None] * names_no_room)
+    frame = build_frame(Opcode.POST, Lane.CONTROL, 3, 5, pack_body(body))
+    if not text.isprintable():
+        assert not _taken(frame)
+        return
+    assert _taken(frame) == [(3, 5, _without_quick_path(frame)[0].message)]
+    assert not _taken(frame[:-1])
+    assert len(_taken(frame * (MAX_RUN + 1))) == MAX_RUN
+
+
+def _taken(data: bytes) -> Sequence[tuple[int, int, Post]]:
     server = end(Side.SERVER)
-    frame = encode(Post(1, "m", payload), 3, 5, Lane.CONTROL)
-    assert server.quick_danmaku(frame, 0, len(frame)) == _without_quick_path(frame)[0]
-    assert server.quick_danmaku(frame, 0, len(frame) - 1) is None
+    server.receive_data(data)
+    return server.take_danmaku()
 
 
 @pytest.mark.parametrize("at", range(HEADER_BYTES))
@@ -212,15 +241,15 @@ def test_the_quick_path_respects_every_header(at: int) -> None:
     frame = bytearray(encode(Post(1, "m", ("hi",)), 3, 5, Lane.CONTROL))
     for value in range(256):
         frame[at] = value
-        assert read([bytes(frame)], Side.SERVER) == _without_quick_path(bytes(frame))
+        assert read_quickly([bytes(frame)]) == _without_quick_path(bytes(frame))
 
 
 def test_the_quick_path_is_taken_by_a_plain_danmaku_only_on_an_open_server() -> None:
     frame = encode(Post(1, "m", DanmakuPayload("hi")), 3, 5, Lane.CONTROL)
     for state in (LinkState.SILENT, LinkState.GREETED, LinkState.CLOSED):
-        (found,) = read([frame], Side.SERVER, state)
+        (found,) = read_quickly([frame], Side.SERVER, state)
         assert found[0] == CloseCode.OUT_OF_STATE
-    (found,) = read([frame], Side.CLIENT)
+    (found,) = read_quickly([frame], Side.CLIENT)
     assert found[0] == CloseCode.OUT_OF_STATE
 
 

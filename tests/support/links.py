@@ -33,11 +33,16 @@ def end(
     return connection
 
 
-def drain(connection: Connection) -> Outcome:
-    """Return all events of `next_event`; an error must be raised again unchanged by each later call."""
+def drain(connection: Connection, quickly: bool = False) -> Outcome:
+    """Return all events of `next_event`; an error must be raised again unchanged by each later call.
+
+    ``quickly``: with `Connection.take_danmaku` before each, as a session reads.
+    """
     found: Outcome = []
     failure: RemoteProtocolError | None = None
     while failure is None:
+        while quickly and (danmaku := connection.take_danmaku()):
+            found += [Frame(Opcode.POST, Lane.CONTROL, room, sequence, post) for room, sequence, post in danmaku]
         try:
             event = connection.next_event()
         except RemoteProtocolError as error:
@@ -47,6 +52,7 @@ def drain(connection: Connection) -> Outcome:
             return found
         assert isinstance(event, (Frame, Refused))
         found.append(event)
+    assert not quickly or not connection.take_danmaku()
     with pytest.raises(RemoteProtocolError) as again:
         connection.next_event()
     assert (again.value.code, again.value.reason) == (failure.code, failure.reason)
@@ -55,12 +61,12 @@ def drain(connection: Connection) -> Outcome:
     return found
 
 
-def feed(connection: Connection, pieces: Iterable[bytes]) -> Outcome:
-    """Feed the pieces one by one and return the events of each."""
+def feed(connection: Connection, pieces: Iterable[bytes], quickly: bool = False) -> Outcome:
+    """Feed the pieces one by one and return the events of each. ``quickly``: as in `drain`."""
     found: Outcome = []
     for piece in pieces:
         connection.receive_data(piece)
-        found += drain(connection)
+        found += drain(connection, quickly)
         if found and is_close(found[-1]):
             break
     return found
