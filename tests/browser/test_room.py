@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.live_room import Viewers, line, now_ms, publish, say
 from tests.support.pages import (
     MARKUP,
     SIZES,
     PageBroker,
     bad_names,
     chromium,
-    errors_of,
     low_contrast,
     page_broker,
     wait_until,
@@ -37,51 +37,11 @@ def browser() -> Iterator[Any]:
         yield found
 
 
-class Viewers:
-    """Opens pages of viewers, each with a context of its own."""
-
-    def __init__(self, browser: Any) -> None:
-        self._browser = browser
-        self.pages: list[Any] = []
-
-    def open(self, broker: PageBroker, room: str, user: str, language: str = "en", **options: Any) -> Any:
-        options.setdefault("viewport", {"width": 1440, "height": 900})
-        context = self._browser.new_context(**options)
-        context.set_default_timeout(30_000)
-        page = context.new_page()
-        page.errors = errors_of(page)
-        self.pages.append(page)
-        page.goto(f"{broker.viewers}/room/{room}?lang={language}&user={user}")
-        wait_until(lambda: page.evaluate("document.body.dataset.state") != "loading")
-        return page
-
-
 @pytest.fixture
 def viewers(browser: Any) -> Iterator[Viewers]:
     found = Viewers(browser)
     yield found
-    for page in found.pages:
-        title = page.title()
-        page.context.close()
-        assert title != "broken"
-        assert page.errors == []
-
-
-def now_ms() -> int:
-    return int(time.time() * 1000)
-
-
-def say(page: Any, text: str) -> None:
-    page.locator("#text").fill(text)
-    page.locator("#text").press("Enter")
-
-
-def line(page: Any, text: str) -> Any:
-    return page.locator("#chat li", has_text=text).last
-
-
-def publish(broker: PageBroker, room: str, type: int, payload: Any, user: str = "cem", name: str = "Cem") -> Any:
-    return broker.call("messages.publish", room=room, type=type, payload=payload, as_user=user, name=name)
+    found.close()
 
 
 def test_two_viewers_go_through_a_whole_show(broker: PageBroker, viewers: Viewers) -> None:

@@ -253,6 +253,25 @@ test("a direct message is given once and acknowledged when it was given", async 
   client.close();
 });
 
+test("what a slow link has missed is counted over links, with names", async () => {
+  const broker = new Broker();
+  const client = await clientOf(broker);
+  const seen = [];
+  client.on("missed", ({ payload }) => seen.push(payload));
+  const missed = (chat, ambient) => broker.link.send(frame(OPCODES.DIRECT, [0, 8, 1000, [chat, ambient]], { lane: 1 }));
+  missed(3, 1);
+  missed(4, 0);
+  assert.deepEqual(seen, [{ chat: 3, ambient: 1 }, { chat: 4, ambient: 0 }]);
+  assert.equal(client.missedChat, 7);
+  broker.link.lose();
+  await client.opened();
+  missed(5, 0);
+  assert.equal(client.missedChat, 12);
+  broker.link.send(frame(OPCODES.PONG, [1, Date.now(), [], 5, "", 0]));
+  assert.equal(client.missedChat, 12, "a PONG counts those of its link");
+  client.close();
+});
+
 /** A block that is one literal, a match of the rest but five bytes in the dictionary, and these five. */
 function blockOf(body) {
   const rest = body.length - 6 - 4;

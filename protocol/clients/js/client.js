@@ -68,8 +68,9 @@ export class Client extends Emitter {
     this.customTypes = [];
     /** Round trip of the last heartbeat in milliseconds, null before it. */
     this.rttMs = null;
-    /** Danmaku that the broker did not send to this link because it was slow. */
+    /** Danmaku that the broker did not send to this client because its links were slow. */
     this.missedChat = 0;
+    this._missedEarlier = 0;
     /** ClosedError after the end, null before. */
     this.closed = null;
   }
@@ -213,6 +214,7 @@ export class Client extends Emitter {
   _afterLink(ending) {
     if (this.closed) return;
     this._link = null;
+    this._missedEarlier = this.missedChat;
     const { signal, code, reason, retryAfterMs, jitterMs, hosts } = ending;
     this._machine.handle(signal, performance.now() / 1000, { code, retryAfterMs, jitterMs, hosts: hosts ?? [] });
     this._requests.linkEnded();
@@ -271,7 +273,7 @@ export class Client extends Emitter {
 
   onPong(pong) {
     if (pong.rttMs !== undefined) this.rttMs = pong.rttMs;
-    this.missedChat = pong.missed_chat;
+    this.missedChat = this._missedEarlier + pong.missed_chat;
     this._credentials.onTicket(pong.ticket, performance.now());
     for (const { room: number, online, interval_ms: intervalMs } of pong.rooms) {
       const room = this._memberships.ofNumber(number);

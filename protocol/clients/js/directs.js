@@ -23,7 +23,13 @@ export class Directs {
       payload: readPayload(direct.type, direct.payload),
     };
     if (!direct.direct_id) {
-      this._client._emit(event.type === "missed" ? "missed" : "direct", event);
+      const isMissed = event.type === "missed";
+      if (isMissed) {
+        const [chat = 0, ambient = 0] = Array.isArray(direct.payload) ? direct.payload : [];
+        event.payload = { chat, ambient };
+        this._client.missedChat += chat;
+      }
+      this._client._emit(isMissed ? "missed" : "direct", event);
       return;
     }
     const key = `${direct.direct_id} ${direct.at_ms}`;

@@ -73,7 +73,11 @@ const { client, given } = openSession({ role: "viewer", user: new URLSearchParam
 $("#development").hidden = !settings.development || given;
 globalThis.roomcastPage = { stage, client, view };            // for tests and the browser's console
 client.on("state", (state) => { if (client.user) myUser = client.user.user_id; parts.state.link(state, client.rttMs); drawState(); });
-client.on("missed", () => { slowUntil = Date.now() + MISSED_CHIP_MS; });
+client.on("missed", ({ payload }) => {
+  if (payload.chat && Date.now() > slowUntil) parts.chat.note(t("missed.chat"));       // once for a time of slowness; the account has the number
+  slowUntil = Date.now() + MISSED_CHIP_MS;
+  drawState();
+});
 client.on("direct", onDirect);
 addEventListener("online", drawState);
 addEventListener("offline", drawState);

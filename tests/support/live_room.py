@@ -1,0 +1,59 @@
+"""Viewers of the live room: pages of a browser, and what a platform publishes to them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from tests.support.pages import PageBroker, errors_of, wait_until
+
+__all__ = ["Viewers", "line", "now_ms", "publish", "say"]
+
+
+class Viewers:
+    """Opens pages of viewers, each with a context of its own."""
+
+    def __init__(self, browser: Any) -> None:
+        self._browser = browser
+        self.pages: list[Any] = []
+
+    def open(self, broker: PageBroker, room: str, user: str, language: str = "en", **options: Any) -> Any:
+        """Open a room as a user and wait until it is there. ``options``: of the browser's context, and ``origin``
+        where the broker is reached by another one, ``state`` where the page is to be waited for."""
+        origin, state = options.pop("origin", broker.viewers), options.pop("state", None)
+        options.setdefault("viewport", {"width": 1440, "height": 900})
+        context = self._browser.new_context(**options)
+        context.set_default_timeout(30_000)
+        page = context.new_page()
+        page.errors = errors_of(page)
+        self.pages.append(page)
+        page.goto(f"{origin}/room/{room}?lang={language}&user={user}")
+        shown = "document.body.dataset.state"
+        wait_until(lambda: (page.evaluate(shown) == state) if state else (page.evaluate(shown) != "loading"))
+        return page
+
+    def close(self) -> None:
+        """Close the pages; none of them may have run markup or had an error."""
+        for page in self.pages:
+            title = page.title()
+            page.context.close()
+            assert title != "broken"
+            assert page.errors == []
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def say(page: Any, text: str) -> None:
+    page.locator("#text").fill(text)
+    page.locator("#text").press("Enter")
+
+
+def line(page: Any, text: str) -> Any:
+    """Return the newest line of the chat that has a text."""
+    return page.locator("#chat li", has_text=text).last
+
+
+def publish(broker: PageBroker, room: str, type: int, payload: Any, user: str = "cem", name: str = "Cem") -> Any:
+    return broker.call("messages.publish", room=room, type=type, payload=payload, as_user=user, name=name)
