@@ -51,6 +51,21 @@ view.take("moderation.muted", "", { is_muted: false }, at);
 view.take("nothing.known", "", {}, at);
 out.closed = [view.running(["sales"], at + 59_000).length, view.running(["sales"], at + 61_000).length, view.shelf().length, view.explaining, view.mute, view.get("rains", "r").data.shown.length];
 
+// A page left open for a day: activities that come and go, what is one's own stays to a bound, late events begin nothing.
+const day = new RoomView();
+for (let i = 0; i < 3000; i++) {
+  const nowMs = i * 30_000, id = `s-${i}`;
+  day.take("sales.scheduled", id, { sku: "m", stock: 1, open_at_ms: nowMs, close_at_ms: nowMs + 1000 }, nowMs);
+  if (i % 3 === 0) day.own("sales", id, { claims: [{ number: 1, state: "confirmed" }] });
+  day.take("sales.closed", id, {}, nowMs);
+  day.take("polls.opened", `p-${i}`, { title: "t", options: ["x"] }, nowMs);
+  day.take("polls.closed", `p-${i}`, {}, nowMs);
+  day.running(["sales"], nowMs);
+}
+day.take("sales.settled", "s-1", { confirmed: 1 }, 9e7);
+day.take("rains.drop_settled", "r", { packet: "x" }, 9e7);
+out.day = [day.running(["sales", "polls", "rains"], 9.1e7).length, day.owned().length, day.activities.size];
+
 const proofs = JSON.parse(readFileSync(process.argv[2], "utf8"));
 out.proofs = {};
 for (const [name, { proof, seen }] of Object.entries(proofs)) out.proofs[name] = (await check(proof, seen)).map(({ isRight }) => isRight);

@@ -103,6 +103,10 @@ def test_activities_are_folded_from_the_snapshot_and_events(out: Any) -> None:
     assert out["closed"] == [1, 0, 1, None, None, 0]
 
 
+def test_activities_of_a_day_are_bounded_and_ones_own_are_kept(out: Any) -> None:
+    assert out["day"] == [0, 100, 100]
+
+
 def test_each_sentence_of_the_room_is_used() -> None:
     text = (FOLDER / "strings" / "room.js").read_text(encoding="utf-8")
     keys = re.findall(r'"([a-z_.-]+)": \["', text)

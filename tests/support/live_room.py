@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from tests.support.pages import PageBroker, errors_of, wait_until
@@ -19,14 +20,17 @@ class Viewers:
 
     def open(self, broker: PageBroker, room: str, user: str, language: str = "en", **options: Any) -> Any:
         """Open a room as a user and wait until it is there. ``options``: of the browser's context, and ``origin``
-        where the broker is reached by another one, ``state`` where the page is to be waited for."""
+        where the broker is reached by another one, ``state`` that is waited for, ``prepare``: called with the page
+        before it is loaded."""
         origin, state = options.pop("origin", broker.viewers), options.pop("state", None)
+        prepare: Callable[[Any], None] = options.pop("prepare", lambda page: None)
         options.setdefault("viewport", {"width": 1440, "height": 900})
         context = self._browser.new_context(**options)
         context.set_default_timeout(30_000)
         page = context.new_page()
         page.errors = errors_of(page)
         self.pages.append(page)
+        prepare(page)
         page.goto(f"{origin}/room/{room}?lang={language}&user={user}")
         shown = "document.body.dataset.state"
         wait_until(lambda: (page.evaluate(shown) == state) if state else (page.evaluate(shown) != "loading"))

@@ -242,7 +242,7 @@ function draw() {
   $("#follow").setAttribute("aria-pressed", String(view.follows));
   if (pane === "goods") products($("#goods"), act, shelf, view.explaining);
   else if (pane === "ranks") rankings($("#ranks"), [...view.activities.values()].filter(({ kind }) => kind === "rankings"), names, likers);
-  else if (pane === "mine") mine($("#mine"), view.running(KINDS, nowMs), nowMs, act.titleOf);
+  else if (pane === "mine") mine($("#mine"), view.owned(), nowMs, act.titleOf);
   if (parts.composer.setMute(view.mute)) announce($("#notice").textContent);
 }
 

@@ -1,6 +1,6 @@
 // What is going on in a room, folded from the answer to JOIN and the events after it. Pure: no document, no socket; times are arguments.
 
-const OVER_STAYS_MS = 60_000;
+const OVER_STAYS_MS = 60_000, MOST_OWNED = 100;
 const OVER = new Set(["closed", "settled", "cancelled", "done", "drawn", "voided", "revealed", "finished", "stopped", "ended"]);
 const lower = (name) => (typeof name === "string" ? name.toLowerCase() : name);
 
@@ -64,6 +64,8 @@ const CHANGES = {
   "moderation.modes_changed": (_, e) => e,
   "rankings.changed": (_, e) => e,
 };
+/** Events that begin an activity; what else comes of one that is not here is of one that is over, or was never shown. */
+const BEGINS = new Set(["sales.scheduled", "packets.scheduled", "rains.scheduled", "lotteries.announced", "polls.opened", "quizzes.opened", "coupons.opened", "countdowns.started", "rankings.changed"]);
 const without = (drops = [], packet) => drops.filter((each) => each.packet !== packet);
 
 /** Kinds of which a room has one, without an id. */
@@ -125,6 +127,7 @@ export class RoomView {
     if (!change) return null;
     const key = `${kind} ${SINGLE.has(kind) ? "" : id || data.kind || ""}`;
     let item = this.activities.get(key);
+    if (!item && !BEGINS.has(name) && !SINGLE.has(kind)) return null;
     if (!item) { item = { kind, id: id || data.kind || "", data: {}, own: null, overAt: null }; this.activities.set(key, item); }
     item.data = { ...item.data, ...change(item.data, data) };
     this.#mark(item, nowMs);
@@ -152,13 +155,24 @@ export class RoomView {
 
   /** Activities to show, what ends first on top; what is over stays a minute. `kinds`: which. */
   running(kinds, nowMs) {
-    for (const [key, item] of this.activities) if (item.overAt !== null && nowMs - item.overAt > OVER_STAYS_MS && !SINGLE.has(item.kind)) this.activities.delete(key);
-    return [...this.activities.values()].filter(({ kind }) => kinds.includes(kind))
+    const isPast = ({ kind, overAt }) => overAt !== null && nowMs - overAt > OVER_STAYS_MS && !SINGLE.has(kind);
+    const kept = [];
+    for (const [key, item] of this.activities) {
+      if (!isPast(item)) continue;
+      if (isOwned(item)) kept.push(key); else this.activities.delete(key);
+    }
+    for (const key of kept.slice(0, Math.max(0, kept.length - MOST_OWNED))) this.activities.delete(key);
+    return [...this.activities.values()].filter((item) => kinds.includes(item.kind) && !isPast(item))
       .sort((a, b) => (a.overAt !== null) - (b.overAt !== null) || (endOf(a) ?? Infinity) - (endOf(b) ?? Infinity) || (a.id < b.id ? -1 : 1));
   }
 
+  /** What the viewer has claimed, won or entered, also of activities that are over: the newest hundred. */
+  owned() { return [...this.activities.values()].filter(isOwned); }
+
   get(kind, id = "") { return this.activities.get(`${kind} ${id}`) ?? null; }
 }
+
+const isOwned = ({ own }) => Boolean(own && (own.claims?.length || own.cents || own.code || own.entry));
 
 export const stateOf = ({ kind, data }) => lower(["lotteries", "pk"].includes(kind) ? data.phase : data.state) ?? "open";
 
