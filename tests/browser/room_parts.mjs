@@ -51,6 +51,15 @@ view.take("moderation.muted", "", { is_muted: false }, at);
 view.take("nothing.known", "", {}, at);
 out.closed = [view.running(["sales"], at + 59_000).length, view.running(["sales"], at + 61_000).length, view.shelf().length, view.explaining, view.mute, view.get("rains", "r").data.shown.length];
 
+// Over a link that was cut: what is one's own comes with each answer, what is over meanwhile stays in Mine.
+const cut = new RoomView();
+cut.joined({ activities: [{ kind: "sales", id: "s", data: { state: "open" } }, { kind: "coupons", id: "c", data: { state: "open" } }] }, at);
+cut.own("coupons", "c", { code: "NEW-1" });
+cut.resumed({ own_activities: [{ kind: "moderation", id: "", data: { is_muted: true, reason: "r" } }, { kind: "sales", id: "s", data: { claims: [{ number: 1, state: "RESERVED" }] } }] });
+out.cut = [cut.mute.reason, cut.get("sales", "s").own.claims.length];
+cut.joined({ activities: [{ kind: "sales", id: "s", data: { state: "closed" } }] }, at);
+out.cut.push(cut.mute, cut.owned().map(({ kind }) => kind), cut.running(["coupons"], at + 61_000).length);
+
 // A page left open for a day: activities that come and go, what is one's own stays to a bound, late events begin nothing.
 const day = new RoomView();
 for (let i = 0; i < 3000; i++) {
@@ -62,6 +71,10 @@ for (let i = 0; i < 3000; i++) {
   day.take("polls.closed", `p-${i}`, {}, nowMs);
   day.running(["sales"], nowMs);
 }
+day.take("countdowns.started", "c", { label: "l", deadline_ms: 9e7 }, 8.99e7);
+day.take("countdowns.started", "d", { label: "l", deadline_ms: 9.2e7 }, 8.99e7);
+day.take("countdowns.stopped", "d", {}, 8.99e7);
+out.countdowns = [8.999e7, 9e7 + 59_000, 9e7 + 61_000].map((at) => day.running(["countdowns"], at).map(({ overAt }) => overAt));
 day.take("sales.settled", "s-1", { confirmed: 1 }, 9e7);
 day.take("rains.drop_settled", "r", { packet: "x" }, 9e7);
 out.day = [day.running(["sales", "polls", "rains"], 9.1e7).length, day.owned().length, day.activities.size];

@@ -103,8 +103,13 @@ def test_activities_are_folded_from_the_snapshot_and_events(out: Any) -> None:
     assert out["closed"] == [1, 0, 1, None, None, 0]
 
 
+def test_what_is_ones_own_is_right_after_a_cut(out: Any) -> None:
+    assert out["cut"] == ["r", 1, None, ["sales", "coupons"], 0]
+
+
 def test_activities_of_a_day_are_bounded_and_ones_own_are_kept(out: Any) -> None:
     assert out["day"] == [0, 100, 100]
+    assert out["countdowns"] == [[None], [90_000_000], []]
 
 
 def test_each_sentence_of_the_room_is_used() -> None:

@@ -171,6 +171,22 @@ test("HELLO, AUTH and the JOINs leave in one write, and each event comes once ov
   client.close();
 });
 
+test("what comes in one read with the answer to JOIN is there for listeners that are added then", async () => {
+  const broker = new Broker();
+  broker.answers[OPCODES.JOIN] = ([name], sequence, send) => {
+    const parts = [frame(OPCODES.JOIN, joined(name), { room: 3, sequence }), event(1, "at once")];
+    send(Uint8Array.from(parts.flatMap((each) => [...each])));
+  };
+  const client = await clientOf(broker);
+  const room = await client.join("lobby");
+  const seen = [];
+  room.on("event", (each) => seen.push(each.offset));
+  await settle();
+  broker.link.send(event(2, "later"));
+  assert.deepEqual(seen, [1, 2]);
+  client.close();
+});
+
 test("a terminal code of the broker ends the client; invalid bytes and codes of proxies do not", async () => {
   const broker = new Broker();
   const client = await clientOf(broker);
@@ -337,6 +353,7 @@ test("an hour of ticks at 20 a second leaves the heap as it was", { skip: !globa
   const room = await client.join("lobby");
   let shown = 0;
   room.on("tick", ({ entries }) => (shown += entries.length));
+  await settle();
   const tick = (number) => frame(OPCODES.TICK, [1764547200000 + number * 100, 100, 0,
     [[1, `u-${number}`, `name ${number}`, [`text ${number}`, null]], [1, `v-${number}`, `name ${number}`, [`text ${-number}`, null]]]],
     { room: 3, sequence: number, lane: 3 });

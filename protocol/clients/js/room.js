@@ -8,6 +8,7 @@ import { ENUMS } from "./tables.js";
 const SPAN = 2 ** 32;
 const NOT_ADDRESSED = 15;
 const ACTIVITY_COUNTER_LANE = 4;
+const AFTER_JOIN = new Set(["tick", "event", "counter", "state", "gap", "decided"]);
 
 /** Return the offset of a header's 32 bits for a reader at `last`: the nearest one with these low bits. */
 export function fullOffset(last, sequence) {
@@ -56,6 +57,7 @@ export class Room extends Emitter {
     this.refusals = 0;
     this._client = client;
     this._stateNumber = -1;
+    this._early = null;
     this._likes = new LikeSender(
       (count) => this.post("like", [count]),
       () => this.membership !== "ended" && this.membership !== "leaving",
@@ -102,6 +104,7 @@ export class Room extends Emitter {
   _joined(number, answer, recoveredClaim) {
     const before = this.position;
     const isFirst = this.snapshot === null;
+    if (isFirst) this._holdEarly();
     const now = { epoch: answer.epoch, offset: answer.offset };
     const lost = before === null ? null : missing(before, now, recoveredClaim);
     const recovered = recoveredClaim && lost === null;
@@ -117,6 +120,21 @@ export class Room extends Emitter {
     this._emit("joined", { snapshot: this.snapshot, recovered, isFirst });
     if (lost) this._emit("gap", lost);
     this._likes._plan(0);
+  }
+
+  /** Keep what comes in one read with the answer to JOIN until `join` has resolved and listeners are there. */
+  _holdEarly() {
+    this._early = [];
+    setTimeout(() => {
+      const early = this._early;
+      this._early = null;
+      for (const [name, event] of early) super._emit(name, event);
+    });
+  }
+
+  _emit(name, event) {
+    if (this._early && AFTER_JOIN.has(name)) this._early.push([name, event]);
+    else super._emit(name, event);
   }
 
   _count({ online, users, phase, interval_ms: intervalMs }) {

@@ -30,10 +30,10 @@ use(base, words);
 localise();
 pageControls();
 
-const STAFF = new Set(["host", "assistant"]), MAX_NAMES = 2000, MISSED_CHIP_MS = 10_000;
+const STAFF = new Set(["host", "assistant"]), MAX_NAMES = 2000, MISSED_CHIP_MS = 10_000, AGAIN_MS = 60_000;
 const isPhone = () => innerWidth < 720, startedWide = !isPhone();
 const settings = brokerSettings(), name = roomOfPage(), view = new RoomView(), names = new Map();
-let room = null, myUser = "", likers = [], pane = "chat", isDrawn = false, merged = new Map(), perSecond = 0, flew = 0, slowUntil = 0, seenOne = false;
+let room = null, myUser = "", likers = [], pane = "chat", isDrawn = false, merged = new Map(), perSecond = 0, flew = 0, slowUntil = 0, seenOne = false, againMs = AGAIN_MS, againTimer = 0;
 
 const stage = new Stage($("#fly"), { ...(startedWide ? { density: 0.33, size: 22 } : { density: 0.99, size: 18 }), ...kept("fly", {}) });
 const page = { get room() { return room; }, get now() { return client.serverNow(); }, view, settings, redraw, showPane };
@@ -64,7 +64,7 @@ function showPane(tab) { selectTab(tab); if (isPhone()) side.open(); else $(`#${
 $("#cart").addEventListener("click", () => showPane("goods"));
 $("#more-panes").addEventListener("click", () => showPane("mine"));
 $("#follow").addEventListener("click", () => act.follow(!view.follows));
-$("#veil-try").addEventListener("click", () => location.reload());
+$("#veil-try").addEventListener("click", () => { if (parts.state.isEnded) enter(); else location.reload(); });
 likeButton($("#like"));
 
 // ---- the link
@@ -84,14 +84,18 @@ addEventListener("offline", drawState);
 addEventListener("languagechange", (event) => { event.detail.hash = ""; });
 enter();
 
+/** Joins; where the show has ended, it asks again by and by, for a room may be opened again. */
 async function enter() {
+  clearTimeout(againTimer);
   try {
     room = await client.join(name, { tier: tierFor(stage.capacity) });
   } catch (error) {
     parts.state.fail(error);
     drawState();
+    if (parts.state.isEnded) enterLater();
     return;
   }
+  againMs = AGAIN_MS;
   room.on("joined", joined);
   room.on("tick", onTick);
   room.on("event", onEvent);
@@ -100,8 +104,14 @@ async function enter() {
   room.on("gap", ({ first, last }) => parts.chat.note(t("gap.chat", { n: number(last - first + 1) })));
   room.on("decided", ({ id, outcome, reason }) => decided(id, outcome !== "rejected", reason));
   room.on("left", ({ reason, isFinal }) => { if (isFinal) { parts.state.leave(reason); drawState(); } });
-  room.on("ended", ({ reason }) => { parts.state.leave(reason); drawState(); });
+  room.on("ended", ({ reason }) => { parts.state.leave(reason); drawState(); if (parts.state.isEnded) enterLater(); });
   joined({ snapshot: room.snapshot, recovered: false, isFirst: true });
+}
+
+function enterLater() {
+  clearTimeout(againTimer);
+  againTimer = setTimeout(() => { if (document.hidden) enterLater(); else enter(); }, againMs * (0.5 + Math.random()));
+  againMs = Math.min(2 * againMs, 10 * AGAIN_MS);
 }
 
 function joined({ snapshot, recovered, isFirst }) {
@@ -113,7 +123,7 @@ function joined({ snapshot, recovered, isFirst }) {
     if (isFirst && snapshot.announcement) parts.chat.add({ name: snapshot.announcement.name, text: snapshot.announcement.payload.text, kind: "host" });
     drawPins(snapshot.pinned);
     parts.highlights.reset(view.activities, client.serverNow());
-  }
+  } else view.resumed(snapshot);
   if (!$("#chat").childElementCount) parts.chat.empty(t("empty.chat"));
   loadTitle();
   loadShelf();

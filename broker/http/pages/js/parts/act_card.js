@@ -20,10 +20,11 @@ export function actCard(kind, toneName, iconName) {
     setText(label, isAsking ? "\u2026" : shown.label);
     button.setAttribute("aria-label", `${shown.label} \u2013 ${title.textContent}`);
     button.classList.toggle("gold", Boolean(shown.isGold));
+    button.classList.toggle("phone", Boolean(shown.isPhone));
     button.disabled = isAsking || Boolean(shown.isOff);
     run = shown.run ?? null;
   }
-  /** `button`: {label, run, isGold, isOff}, or null. */
+  /** `button`: {label, run, isGold, isOff, isPhone}, or null; `isPhone`: on a phone only, where the line is not seen. */
   function set(titleText, lineText, next = null) {
     setText(title, titleText);
     setText(line, lineText);

@@ -21,17 +21,22 @@ function couponCard(act) {
   } };
 }
 
-function countdownCard() {
+function countdownCard(act) {
   const card = actCard("countdown", "blue", "clock");
-  return { node: card.node, update: ({ data, overAt }, nowMs) => card.set(data.label || t("countdown"), overAt === null ? wait(data.deadline_ms, nowMs) : t("countdown.over"), null) };
+  return { node: card.node, update({ data, overAt }, nowMs) {
+    const text = overAt === null ? wait(data.deadline_ms, nowMs) : t("countdown.over");
+    card.set(data.label || t("countdown"), text, { label: text, isPhone: true, run: () => act.say(data.label || t("countdown"), text) });
+  } };
 }
 
-function pkCard() {
+function pkCard(act) {
   const card = actCard("pk", "violet", "pk"), bar = el("i"), meter = el("div.meter.pk-bar", { "aria-hidden": "true" }, bar);
   card.extra.append(meter);
   return { node: card.node, update({ data, overAt }, nowMs) {
     const [own, other] = [data.score ?? 0, data.other_score ?? 0];
-    card.set(t("pk.title", { room: data.other_room }), `${number(own)} : ${number(other)} \u00b7 ${overAt === null ? wait(data.ends_at_ms ?? nowMs, nowMs) : t(`pk.${String(data.outcome).toLowerCase()}`)}`, null);
+    const title = t("pk.title", { room: data.other_room }), score = `${number(own)} : ${number(other)}`;
+    const text = `${score} \u00b7 ${overAt === null ? wait(data.ends_at_ms ?? nowMs, nowMs) : t(`pk.${String(data.outcome).toLowerCase()}`)}`;
+    card.set(title, text, { label: score, isPhone: true, run: () => act.say(title, text) });
     meter.style.setProperty("--v", `${own + other ? 100 * own / (own + other) : 50}%`);
   } };
 }

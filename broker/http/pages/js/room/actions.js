@@ -121,6 +121,7 @@ export function actions(page) {
     },
     clicked(product) { reports += 1; call("products.report_clicks", { id: product.id, clicks: 1, report: reports }).catch(() => {}); },
     titleOf: (sku) => page.view.products.get(sku)?.title ?? sku,
+    say: (title, text) => openSheet(title, el("p.said", {}, text)),
     showMine: () => page.showPane("mine"),
     openSheet(title, node, onClose) { openSheet(title, node); document.querySelector("#sheet").addEventListener("close", () => onClose?.(), { once: true }); },
   };

@@ -29,7 +29,7 @@ export function pageState() {
       setText($("#veil-title"), t(`${state}.title`));
       setText($("#veil-text"), state === "error" ? t("error.text", reasonAndCode()) : t(`${state}.text`, { likes }));
     }
-    $("#veil-try").hidden = state !== "error";
+    $("#veil-try").hidden = state !== "error" && state !== "ended";
     const [tone, words] = chip(state, isSlow);
     $("#link").className = `chip ${tone}`;
     setText($("#link-word"), words);
@@ -49,6 +49,7 @@ export function pageState() {
 
   function reasonAndCode() {
     if (left) return { reason: has(`left.${left}`) ? t(`left.${left}`) : left, code: left };
+    if (has(`left.${problem.error}`)) return { reason: t(`left.${problem.error}`), code: problem.error };
     const code = problem.code ?? "", isRoom = problem.error === "unknown_room";
     return { reason: isRoom ? t("error.room") : code >= 4400 && code < 4600 ? t("error.link") : problem.message || problem.reason || String(problem.error ?? ""), code: problem.error ?? code };
   }
@@ -56,7 +57,8 @@ export function pageState() {
   return {
     draw,
     joined() { wasJoined = true; downAt = null; left = null; problem = null; },
-    fail(error) { problem = error; },
+    fail(error) { if (error.error === "room_ended") left = "room_ended"; else problem = error; },
+    get isEnded() { return left === "room_ended"; },
     leave(reason) { left = reason; },
     link(next, rttMs) {
       link = next; rtt = rttMs;

@@ -1,7 +1,7 @@
 // What is going on in a room, folded from the answer to JOIN and the events after it. Pure: no document, no socket; times are arguments.
 
 const OVER_STAYS_MS = 60_000, MOST_OWNED = 100;
-const OVER = new Set(["closed", "settled", "cancelled", "done", "drawn", "voided", "revealed", "finished", "stopped", "ended"]);
+const OVER = new Set(["closed", "settled", "cancelled", "done", "drawn", "voided", "revealed", "finished", "ended"]);
 const lower = (name) => (typeof name === "string" ? name.toLowerCase() : name);
 
 /** How an event changes the data of its activity: (data, fields of the event) => changes. */
@@ -53,7 +53,6 @@ const CHANGES = {
   "coupons.refilled": () => ({ exhausted: false }),
   "coupons.closed": () => ({ state: "closed" }),
   "countdowns.started": (_, e) => ({ ...e, state: "open" }),
-  "countdowns.stopped": () => ({ state: "stopped" }),
   "pk.started": (_, e) => ({ ...e, phase: "running", score: 0, other_score: 0 }),
   "pk.score_changed": (_, e) => e,
   "pk.ended": (_, e) => ({ ...e, phase: "ended" }),
@@ -89,12 +88,22 @@ export class RoomView {
     const before = this.activities;
     this.clear();
     for (const { kind, id, data } of snapshot.activities ?? []) this.#put(kind, id, data, nowMs);
-    for (const { kind, id, data } of snapshot.own_activities ?? []) {
+    for (const [key, item] of before) {
+      const now = this.activities.get(key);
+      if (now) now.own ??= item.own;
+      else if (isOwned(item)) { item.overAt ??= nowMs; this.activities.set(key, item); }     // over meanwhile: it stays in Mine
+    }
+    this.resumed(snapshot);
+  }
+
+  /** Takes what is the viewer's own alone: after a RESUME without a gap the events bring the rest, but not this. */
+  resumed({ own_activities: own = [] }) {
+    this.mute = null;
+    for (const { kind, id, data } of own) {
       if (kind === "moderation") this.mute = data.is_muted ? data : null;
       else if (kind === "audiences") this.follows = Boolean(data.follows);
       else this.own(kind, id, data);
     }
-    for (const [key, { own }] of before) if (own && this.activities.has(key) && !this.activities.get(key).own) this.activities.get(key).own = own;
   }
 
   #put(kind, id, data, nowMs) {
@@ -123,6 +132,7 @@ export class RoomView {
     const [kind] = name.split(".");
     if (kind === "products") return this.#shelf(name, data);
     if (name === "moderation.muted") { this.mute = data.is_muted ? data : null; return this.mute; }
+    if (name === "countdowns.stopped") { const key = `countdowns ${id}`, item = this.activities.get(key) ?? null; this.activities.delete(key); return item; }
     const change = CHANGES[name];
     if (!change) return null;
     const key = `${kind} ${SINGLE.has(kind) ? "" : id || data.kind || ""}`;
@@ -158,6 +168,7 @@ export class RoomView {
     const isPast = ({ kind, overAt }) => overAt !== null && nowMs - overAt > OVER_STAYS_MS && !SINGLE.has(kind);
     const kept = [];
     for (const [key, item] of this.activities) {
+      if (item.kind === "countdowns" && item.data.deadline_ms <= nowMs) item.overAt ??= item.data.deadline_ms;   // its end has no event
       if (!isPast(item)) continue;
       if (isOwned(item)) kept.push(key); else this.activities.delete(key);
     }
