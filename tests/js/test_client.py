@@ -93,6 +93,34 @@ def test_the_types_are_what_typescript_takes() -> None:
     assert run.returncode == 0, run.stdout
 
 
+def test_a_strict_project_in_typescript_uses_the_package(tmp_path: Path) -> None:
+    """As a user does: the packed archive in node_modules, the name of the package in an import."""
+    compiler = _npm("typescript") / "bin" / "tsc"
+    npm = shutil.which("npm")
+    assert npm is not None
+    copy = tmp_path / "client"
+    shutil.copytree(CLIENT, copy)
+    subprocess.run([npm, "pack", "--pack-destination", tmp_path], cwd=copy, capture_output=True, check=True)
+    [archive] = tmp_path.glob("*.tgz")
+    installed = tmp_path / "node_modules" / "roomcast-client"
+    shutil.unpack_archive(archive, tmp_path / "unpacked", "gztar", filter="data")
+    installed.parent.mkdir()
+    (tmp_path / "unpacked" / "package").rename(installed)
+    source = (ROOT / "tests" / "js" / "types.mts").read_text(encoding="utf-8")
+    (tmp_path / "app.mts").write_text(source.replace("../../protocol/clients/js/roomcast.js", "roomcast-client"))
+    for module in (["--module", "nodenext"], ["--module", "esnext", "--moduleResolution", "bundler"]):
+        options = ["--noEmit", "--strict", *module, "--target", "es2022", "--lib", "es2023,dom"]
+        run = subprocess.run(
+            [needs("node"), str(compiler), *options, "app.mts"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert run.returncode == 0, run.stdout
+    use = 'import { connect } from "roomcast-client"; console.log(typeof connect);'
+    run = subprocess.run(
+        [needs("node"), "--input-type=module", "--eval", use], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.stdout == "function\n", run.stderr
+
+
 async def test_the_program_of_the_guide_does_what_it_says(tmp_path: Path) -> None:
     guide = (ROOT / "broker" / "guides" / "javascript.md").read_text(encoding="utf-8")
     program = next(part for part in guide.split("```js\n") if part.startswith("// bot.mjs")).partition("```")[0]

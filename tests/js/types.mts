@@ -6,6 +6,7 @@ const room: Room = await client.join("lobby", { tier: "low" });
 room.on("tick", ({ entries, account }) => console.log(entries.length, account.admitted));
 const result = await room.say("hi");
 if (result.outcome === "limited") console.log(result.retryAfterMs + 1);
+client.on("missed", ({ payload }) => console.log(payload.chat + payload.ambient));
 // @ts-expect-error: there is no such event
 room.on("nothing", () => 1);
 // @ts-expect-error: there is no such tier

@@ -26,7 +26,7 @@ class Viewers:
         prepare: Callable[[Any], None] = options.pop("prepare", lambda page: None)
         options.setdefault("viewport", {"width": 1440, "height": 900})
         context = self._browser.new_context(**options)
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(90_000)  # tests run beside other work
         page = context.new_page()
         page.errors = errors_of(page)
         self.pages.append(page)

@@ -41,7 +41,7 @@ MARKUP = "\"><img src=x onerror=document.title='broken'>"
 FLAGS = ("--disable-background-networking", "--disable-component-update", "--disable-gpu", "--no-first-run")
 
 
-def wait_until(is_so: Callable[[], object], seconds: float = 30.0) -> None:
+def wait_until(is_so: Callable[[], object], seconds: float = 90.0) -> None:
     """Wait until something is so, asking ten times a second."""
     end = time.monotonic() + seconds
     while not is_so():

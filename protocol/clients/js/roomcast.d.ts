@@ -67,7 +67,7 @@ export interface Direct { id: number; atMs: number; type: TypeName | number; pay
 export interface ClientEvents {
   state: { state: State; reason: string; code: number | null; retryInMs: number | null };
   direct: Direct;
-  missed: Direct;
+  missed: Direct & { payload: { chat: number; ambient: number } };
   closed: { code: number | null; reason: string };
 }
 
