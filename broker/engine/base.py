@@ -198,7 +198,7 @@ class KeyWrite(NamedTuple):
 
     digest: bytes
     fingerprint: bytes
-    """Of the content: a repetition with another one is a misuse, which the caller finds by comparing."""
+    """Of the content, up to 255 B: a repetition with another one is a misuse, which the caller finds by comparing."""
     ttl_ms: int
     outcome: int = 0
     answer: bytes = b""
@@ -250,7 +250,7 @@ class StoredLogItem(NamedTuple):
 
 
 class StoredOutboxItem(NamedTuple):
-    """One report that is to be sent. ``id``: of the engine, ordered as text of one room is written."""
+    """One report that is to be sent. ``id``: the engine's, to read on behind it and to remove it."""
 
     id: str
     topic: str
@@ -492,7 +492,7 @@ class Engine(Protocol):
     # ---- reports (outbox of the rooms)
 
     async def outbox_rooms(self, count: int) -> tuple[str, ...]:
-        """Return up to ``count`` rooms that may have reports, by name of whoever was first."""
+        """Return up to ``count`` rooms that may have reports, in any order."""
 
     async def read_outbox(self, room: str, after: str, count: int) -> Sequence[StoredOutboxItem]:
         """Return up to ``count`` reports behind an id ("": from the oldest), oldest first."""

@@ -1,0 +1,565 @@
+"""The engine over Redis or Valkey: see `broker.engine.base.Engine` for what each method promises.
+
+Three links a node: one for beats, claims, reads and messages, one for appends (which WAIT may hold up), one for
+subscriptions. Every write that must be atomic is a script; one that the server does not know is sent once more with its
+source, which is safe since a second run of each is refused or changes nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import hiredis
+import structlog
+import trio
+
+from broker.engine.base import (
+    CONTROL_KEPT_MS,
+    NODE_TTL_MS,
+    Appended,
+    AppendResult,
+    ControlEntry,
+    EngineError,
+    EngineLinkState,
+    EngineListener,
+    EngineRefused,
+    EngineStatus,
+    EngineUnavailable,
+    Fenced,
+    Granted,
+    Held,
+    InboxEntry,
+    InboxPushed,
+    InboxState,
+    KeysKnown,
+    KeyWrite,
+    KnownKey,
+    LinkAdded,
+    LogItem,
+    Misplaced,
+    NodeBirth,
+    NodeRecord,
+    OutboxItem,
+    OwnerRecord,
+    RoomCheckpointRecord,
+    SharedLink,
+    StoredLogItem,
+    StoredOutboxItem,
+    check_append,
+)
+from broker.engine.channels import RedisChannels
+from broker.engine.connecting import connector
+from broker.engine.durability import ReplicaWait, ServerFacts, facts_of, promise_of
+from broker.engine.link import Command, LinkLimits, RedisLink, Reply, ScriptUnknown, error_of
+from broker.engine.redis_records import (
+    RedisNames,
+    append_arguments,
+    fenced_of,
+    inbox_entry,
+    inbox_value,
+    known_key,
+    log_items,
+    outbox_items,
+    owner_of,
+    pack_checkpoint,
+    stored_facts,
+    unpack_checkpoint,
+)
+from broker.engine.scripts import all_scripts
+from broker.engine.url import RedisUrl
+
+__all__ = ["RedisEngine", "RedisSettings"]
+
+log = structlog.get_logger("roomcast.engine")
+
+LEAST_VERSION = (7, 0)
+"""Flags of scripts and sharded channels."""
+LINKS_TTL_MS = 7 * 24 * 3600 * 1000
+"""Links of a user are forgotten so long after the last was added: those of a node that was killed stay until then."""
+STATUS_EVERY_S = 5.0
+_NO_OWNER = OwnerRecord("", 0, 0, 0, b"", False)
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """How to use a server."""
+
+    url: RedisUrl
+    prefix: str = "rc:"
+    """In front of every key and channel."""
+    wait_replicas: int = 0
+    """Replicas that must have an append before it counts as written."""
+    wait_timeout_s: float = 2.0
+    """After so long without them the outcome of an append is unknown."""
+    log_length: int = 10_000
+    """Events that a room's log keeps, about."""
+    allow_eviction: bool = False
+    """Whether a server that drops keys when it is full may be used; for tests."""
+    node_ttl_ms: int = NODE_TTL_MS
+    """Of the lease of a node."""
+    tls_ca: str = ""
+    """File of the authorities for TLS; "" = those of the system."""
+    tls_cert: str = ""
+    """File of the client's certificate and key for TLS."""
+    links: LinkLimits = field(default_factory=LinkLimits)
+
+
+class RedisEngine:
+    """The engine of one node over a Redis or Valkey server."""
+
+    def __init__(self, settings: RedisSettings, node: str, rng: random.Random | None = None) -> None:
+        self._settings = settings
+        self._node = node
+        self._names = RedisNames(settings.prefix)
+        self._scripts = all_scripts()
+        self._connect = connector(settings.url, settings.tls_ca, settings.tls_cert)
+        self._limits = settings.links
+        self._rng = rng or random.Random()
+        self._listener: EngineListener | None = None
+        self._facts: ServerFacts | None = None
+        self._reason = "it has not answered yet"
+        self._down_since: float | None = None
+        self._commands = self._link("commands", self._on_commands_up)
+        self._appends = self._link("appends", self._on_up)
+        self._channels = RedisChannels(node, self._names, self._publish)
+        self._subscriptions = self._link("subscriptions", self._on_subscriptions_up, self._channels.take)
+        self._links = (self._commands, self._appends, self._subscriptions)
+        self._replicas = ReplicaWait(self._appends, settings.wait_replicas, settings.wait_timeout_s)
+        self._is_up = False
+
+    def _link(
+        self,
+        name: str,
+        on_up: Callable[[Sequence[Reply]], None],
+        on_push: Callable[[Sequence[Reply]], None] = lambda push: None,
+    ) -> RedisLink:
+        return RedisLink(
+            name,
+            self._connect,
+            partial(self._handshake, name),
+            on_up=on_up,
+            on_down=self._on_down,
+            on_push=on_push,
+            limits=self._limits,
+            rng=self._rng,
+        )
+
+    @property
+    def node(self) -> str:
+        """Name of this node."""
+        return self._node
+
+    @property
+    def status(self) -> EngineStatus:
+        """State as it is known now; what the server says of itself is some seconds old."""
+        facts = self._facts
+        if facts is None:
+            return EngineStatus(False, "", self._reason)
+        reason = self._reason if not self._is_up else ""
+        wanted = self._settings.wait_replicas
+        if not reason and facts.replicas < wanted:
+            reason = f"{facts.replicas} replicas are connected, and every append waits for {wanted}"
+        promise = promise_of(facts, wanted)
+        return EngineStatus(self._is_up, promise, reason, self._channels.lag_s, facts.used_bytes)
+
+    # ---- the links
+
+    async def run(
+        self, listener: EngineListener, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Keep the links up until cancelled. EngineRefused: the server may not be used, at the first connection."""
+        self._listener = listener
+        self._channels.attach(self._subscriptions, listener)
+        async with trio.open_nursery() as nursery:
+            for link in self._links:  # one after the other: a refusal is told once
+                await nursery.start(link.run)
+            nursery.start_soon(self._channels.measure)
+            nursery.start_soon(self._watch_server)
+            task_status.started()
+
+    def _handshake(self, name: str) -> Sequence[Command]:
+        url = self._settings.url
+        hello: Command = ("HELLO", 3)
+        if url.password:
+            hello += ("AUTH", url.user or "default", url.password)
+        hello += ("SETNAME", f"roomcast:{self._node}:{name}")
+        commands: list[Command] = [hello]
+        if url.database:
+            commands.append(("SELECT", url.database))
+        if name != "subscriptions":
+            commands += (("SCRIPT", "LOAD", script.source) for script in self._scripts.values())
+        if name == "commands":
+            commands += (("INFO",), ("CONFIG", "GET", "appendfsync"))
+        return commands
+
+    def _on_commands_up(self, replies: Sequence[Reply]) -> None:
+        """Take the answers of the handshake. EngineRefused: this server may not be used."""
+        self._check(replies[:-1])  # the right to read the configuration may be missing
+        facts = self._take_facts(*replies[-2:])
+        if facts.version < LEAST_VERSION:
+            version = ".".join(map(str, facts.version))
+            raise EngineRefused(
+                f"the engine wants Redis 7.0 or later, or Valkey, and {self._settings.url} is {version}"
+            )
+        if not facts.is_primary:
+            raise EngineUnavailable(f"{self._settings.url} is a replica")
+        if facts.eviction not in ("noeviction", "") and not self._settings.allow_eviction:
+            raise EngineRefused(
+                f"{self._settings.url} drops keys when its memory is full (maxmemory-policy {facts.eviction}), and with"
+                " them what was acknowledged: set maxmemory-policy noeviction"
+            )
+        self._on_up(())
+
+    def _on_subscriptions_up(self, replies: Sequence[Reply]) -> None:
+        self._on_up(replies)
+        self._channels.subscribe_all()
+
+    def _on_up(self, replies: Sequence[Reply]) -> None:
+        self._check(replies)
+        if all(link.is_up for link in self._links):
+            self._is_up = True
+            since = self._down_since
+            words = "" if since is None else f"it was down for {trio.current_time() - since:.1f} s"
+            self._down_since = None
+            log.info("engine_up", url=str(self._settings.url), after=words)
+            if self._listener is not None:
+                self._listener.link_changed(EngineLinkState.UP, words)
+
+    def _check(self, replies: Sequence[Reply]) -> None:
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError):
+                raise error_of(reply)
+
+    def _on_down(self, reason: str) -> None:
+        self._reason = reason
+        if self._is_up:
+            self._is_up = False
+            self._down_since = trio.current_time()
+            if reason:  # else this node ends
+                log.warning("engine_down", url=str(self._settings.url), reason=reason)
+            if self._listener is not None:
+                self._listener.link_changed(EngineLinkState.DOWN, reason)
+
+    def _take_facts(self, info: Reply, config: Reply) -> ServerFacts:
+        known = {} if isinstance(config, Exception) else config
+        self._facts = facts_of(info, known)
+        return self._facts
+
+    async def _watch_server(self) -> None:
+        """Ask what the server says of itself, now and then."""
+        while True:
+            await trio.sleep(STATUS_EVERY_S)
+            try:
+                info = await self._commands.request("INFO")
+                try:
+                    config = await self._commands.request("CONFIG", "GET", "appendfsync")
+                except EngineRefused:
+                    config = {}
+                self._take_facts(info, config)
+            except EngineError as error:
+                self._reason = str(error)
+
+    async def _run(
+        self, name: str, keys: Sequence[str | bytes], *arguments: str | bytes | int, link: RedisLink | None = None
+    ) -> Any:  # Any: what the script answers
+        """Run a script."""
+        script = self._scripts[name]
+        target = link or self._commands
+        try:
+            return await target.request("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        except ScriptUnknown:
+            log.debug("engine_script_loaded", script=name)
+            return await target.request("EVAL", script.source, len(keys), *keys, *arguments)
+
+    # ---- nodes
+
+    async def born(self, body: bytes) -> NodeBirth:
+        """See `Engine.born`."""
+        names, incarnation = self._names, secrets.token_hex(8)
+        keys = (names.lineage, names.nodes, names.node_prefix + self._node)
+        lineage, now = await self._run(
+            "born",
+            keys,
+            self._node,
+            names.node_prefix,
+            incarnation,
+            body,
+            self._settings.node_ttl_ms,
+            secrets.token_hex(8),
+        )
+        name, _, since = lineage.decode().partition(" ")
+        return NodeBirth(incarnation, name, int(now) - int(since))
+
+    async def beat(self, incarnation: str, body: bytes) -> bool:
+        """See `Engine.beat`."""
+        key = self._names.node_prefix + self._node
+        return bool(await self._run("beat", (key,), incarnation, body, self._settings.node_ttl_ms))
+
+    async def leave(self, incarnation: str) -> None:
+        """See `Engine.leave`."""
+        await self._run("leave", (self._names.node_prefix + self._node,), incarnation)
+
+    async def nodes(self) -> tuple[NodeRecord, ...]:
+        """See `Engine.nodes`."""
+        found = await self._run("nodes", (self._names.nodes,), self._names.node_prefix)
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return tuple(sorted(NodeRecord(name.decode(), said[:16].decode(), said[16:]) for name, said in pairs))
+
+    # ---- ownership
+
+    async def owner(self, room: str) -> OwnerRecord | None:
+        """See `Engine.owner`."""
+        fields = ("node", "fence", "last", "f", "note", "state")
+        return owner_of(await self._commands.request("HMGET", self._names.room(room, "own"), *fields))
+
+    async def claim(
+        self, room: str, seen_fence: int, marker: LogItem, *, floor_fence: int = 0, floor_offset: int = 0
+    ) -> Granted | Held:
+        """See `Engine.claim`."""
+        keys = [self._names.room(room, part) for part in ("own", "log", "fct", "ckp")]
+        lane, kind, at_ms, body = marker
+        reply = await self._run(
+            "claim", keys, self._node, seen_fence, floor_fence, floor_offset, lane or 0, kind, at_ms, body
+        )
+        if reply[0] == b"OWN":
+            return Granted(int(reply[1]), int(reply[2]), int(reply[3]), reply[4] == b"1")
+        return Held(owner_of(reply[1:]) or _NO_OWNER)
+
+    async def release(self, room: str, fence: int) -> Fenced | None:
+        """See `Engine.release`."""
+        return fenced_of(await self._run("release", (self._names.room(room, "own"),), self._node, fence))
+
+    async def note(self, room: str, fence: int, note: bytes) -> Fenced | None:
+        """See `Engine.note`."""
+        return fenced_of(await self._run("note", (self._names.room(room, "own"),), self._node, fence, note))
+
+    # ---- logs
+
+    async def append(
+        self,
+        room: str,
+        fence: int,
+        last_offset: int,
+        last_fact: int,
+        items: Sequence[LogItem],
+        outbox: Sequence[OutboxItem] = (),
+        keys: Sequence[KeyWrite] = (),
+        *,
+        ends: bool = False,
+    ) -> AppendResult:
+        """See `Engine.append`."""
+        check_append(items, outbox, keys)
+        names = self._names
+        if outbox:  # before the first report: a room that was left alone with reports is found by this
+            self._appends.submit(("ZINCRBY", names.outbox_rooms, 1, room))
+        reply = await self._run(
+            "append",
+            [
+                *(names.room(room, part) for part in ("own", "log", "fct", "out")),
+                *(names.key(room, key.digest) for key in keys),
+            ],
+            self._node,
+            fence,
+            last_offset,
+            last_fact,
+            self._settings.log_length,
+            int(ends),
+            len(items),
+            len(outbox),
+            *append_arguments(items, outbox, keys),
+            link=self._appends,
+        )
+        match reply[0]:
+            case b"OK":
+                if self._settings.wait_replicas:
+                    await self._replicas.wait()
+                return Appended(int(reply[1]), int(reply[2]))
+            case b"PLACE":
+                return Misplaced(int(reply[1]), int(reply[2]))
+            case b"KNOWN":
+                pairs = zip(reply[1::2], reply[2::2], strict=True)
+                return KeysKnown({keys[index - 1].digest: known_key(value) for index, value in pairs})
+            case _:
+                return Fenced(owner_of(reply[1:]))
+
+    async def read_log(self, room: str, fence: int, offset: int, count: int) -> Sequence[StoredLogItem]:
+        """See `Engine.read_log`."""
+        start = f"({fence}-{offset}"
+        return log_items(
+            await self._commands.request("XRANGE", self._names.room(room, "log"), start, "+", "COUNT", count)
+        )
+
+    async def read_newest(self, room: str, count: int) -> Sequence[StoredLogItem]:
+        """See `Engine.read_newest`."""
+        key = self._names.room(room, "log")
+        return log_items(await self._commands.request("XREVRANGE", key, "+", "-", "COUNT", count))[::-1]
+
+    async def read_facts(self, room: str, number: int, count: int) -> Sequence[StoredLogItem]:
+        """See `Engine.read_facts`."""
+        key = self._names.room(room, "fct")
+        return stored_facts(await self._commands.request("XRANGE", key, f"{number + 1}-0", "+", "COUNT", count))
+
+    async def resume(self, room: str, fence: int, offset: int, count: int) -> Sequence[StoredLogItem] | None:
+        """See `Engine.resume`."""
+        reply = await self._run("resume", (self._names.room(room, "log"),), f"{fence}-{offset}", count)
+        return None if reply == 0 else log_items(reply)
+
+    async def known_keys(self, room: str, digests: Sequence[bytes]) -> Mapping[bytes, KnownKey]:
+        """See `Engine.known_keys`."""
+        if not digests:
+            await trio.lowlevel.checkpoint()
+            return {}
+        values = await self._commands.request("MGET", *(self._names.key(room, digest) for digest in digests))
+        pairs = zip(digests, values, strict=True)
+        return {digest: known_key(value) for digest, value in pairs if value is not None}
+
+    async def write_checkpoint(self, room: str, checkpoint: RoomCheckpointRecord) -> Fenced | None:
+        """See `Engine.write_checkpoint`."""
+        keys = [self._names.room(room, part) for part in ("own", "ckp", "fct")]
+        first = f"{checkpoint.fact + 1}-0"
+        return fenced_of(
+            await self._run("checkpoint", keys, self._node, checkpoint.fence, pack_checkpoint(checkpoint), first)
+        )
+
+    async def read_checkpoint(self, room: str) -> RoomCheckpointRecord | None:
+        """See `Engine.read_checkpoint`."""
+        value = await self._commands.request("GET", self._names.room(room, "ckp"))
+        return None if value is None else unpack_checkpoint(value)
+
+    # ---- reports
+
+    async def outbox_rooms(self, count: int) -> tuple[str, ...]:
+        """See `Engine.outbox_rooms`."""
+        if count < 1:
+            return ()
+        rooms = await self._commands.request("ZRANGE", self._names.outbox_rooms, 0, count - 1)
+        return tuple(room.decode() for room in rooms)
+
+    async def read_outbox(self, room: str, after: str, count: int) -> Sequence[StoredOutboxItem]:
+        """See `Engine.read_outbox`."""
+        start = f"({after}" if after else "-"
+        key = self._names.room(room, "out")
+        return outbox_items(await self._commands.request("XRANGE", key, start, "+", "COUNT", count))
+
+    async def remove_outbox(self, room: str, fence: int, ids: Sequence[str]) -> Fenced | None:
+        """See `Engine.remove_outbox`."""
+        names = self._names
+        score = await self._commands.request("ZSCORE", names.outbox_rooms, room)
+        keys = [names.room(room, part) for part in ("own", "out")]
+        reply = await self._run("remove_outbox", keys, self._node, fence, *ids)
+        if reply[0] == b"OK" and reply[1] == 0 and score is not None:
+            await self._run("unmark", (names.outbox_rooms,), room, f"{score:.0f}")
+        return fenced_of(reply)
+
+    async def bind_order(self, digest: bytes, room: str, ttl_ms: int) -> str:
+        """See `Engine.bind_order`."""
+        known = await self._commands.request("SET", self._names.order(digest), room, "NX", "GET", "PX", max(ttl_ms, 1))
+        return room if known is None else known.decode()
+
+    # ---- channels
+
+    def _publish(self, channel: str, body: bytes) -> bool:
+        try:
+            self._commands.submit(("SPUBLISH", channel, body))
+        except EngineUnavailable:
+            return False
+        return True
+
+    def publish_room(self, room: str, body: bytes) -> bool:
+        """See `Engine.publish_room`."""
+        return self._publish(self._names.room(room, "t"), body)
+
+    def publish_node(self, node: str, body: bytes) -> bool:
+        """See `Engine.publish_node`."""
+        return self._publish(self._names.node_channel(node), body)
+
+    def subscribe_room(self, room: str) -> None:
+        """See `Engine.subscribe_room`."""
+        self._channels.subscribe(room)
+
+    def unsubscribe_room(self, room: str) -> None:
+        """See `Engine.unsubscribe_room`."""
+        self._channels.unsubscribe(room)
+
+    # ---- control stream
+
+    async def post_control(self, body: bytes) -> str:
+        """See `Engine.post_control`."""
+        name: bytes = await self._run("post_control", (self._names.control,), body, CONTROL_KEPT_MS)
+        return name.decode()
+
+    async def read_control(self, after: str, count: int) -> Sequence[ControlEntry]:
+        """See `Engine.read_control`."""
+        start = f"({after}" if after else "-"
+        entries = await self._commands.request("XRANGE", self._names.control, start, "+", "COUNT", count)
+        return tuple(ControlEntry(name.decode(), body) for name, (_, body) in entries)
+
+    async def last_control(self) -> str:
+        """See `Engine.last_control`."""
+        entries = await self._commands.request("XREVRANGE", self._names.control, "+", "-", "COUNT", 1)
+        return entries[0][0].decode() if entries else ""
+
+    # ---- users
+
+    async def push_inbox(self, user: str, entries: Sequence[InboxEntry], cap: int, now_ms: int) -> InboxPushed:
+        """See `Engine.push_inbox`."""
+        keys = [self._names.user(user, part) for part in ("in", "meta")]
+        arguments = [part for entry in entries for part in (entry.expires_at_ms, inbox_value(entry))]
+        numbers = await self._run("push_inbox", keys, now_ms, cap, *arguments)
+        return InboxPushed(tuple(map(int, numbers)))
+
+    async def ack_inbox(self, user: str, number: int) -> int:
+        """See `Engine.ack_inbox`."""
+        keys = [self._names.user(user, part) for part in ("in", "meta")]
+        return int(await self._run("ack_inbox", keys, number))
+
+    async def read_inbox(self, user: str, after: int, count: int) -> Sequence[InboxEntry]:
+        """See `Engine.read_inbox`."""
+        values = await self._run("read_inbox", (self._names.user(user, "in"),), after, count)
+        return tuple(inbox_entry(value) for value in values)
+
+    async def inbox_state(self, user: str) -> InboxState:
+        """See `Engine.inbox_state`."""
+        state = await self._run("inbox_state", [self._names.user(user, part) for part in ("in", "meta")])
+        return InboxState(*map(int, state))
+
+    async def add_link(
+        self, user: str, link: SharedLink, live: Sequence[str], limit: int, *, displace: bool
+    ) -> LinkAdded:
+        """See `Engine.add_link`."""
+        key = self._names.user(user, "links")
+        reply = await self._run(
+            "add_link",
+            (key,),
+            link.connection,
+            link.incarnation,
+            link.since_ms,
+            limit,
+            int(displace),
+            LINKS_TTL_MS,
+            *live,
+        )
+        parts = iter(reply[1:])
+        displaced = [
+            SharedLink(name.decode(), where.decode(), int(at))
+            for name, where, at in zip(parts, parts, parts, strict=True)
+        ]
+        return LinkAdded(reply[0] == b"1", tuple(displaced))
+
+    async def remove_link(self, user: str, connection: str) -> None:
+        """See `Engine.remove_link`."""
+        await self._commands.request("HDEL", self._names.user(user, "links"), connection)
+
+    async def links(self, user: str) -> tuple[SharedLink, ...]:
+        """See `Engine.links`."""
+        found = await self._commands.request("HGETALL", self._names.user(user, "links"))
+        links = []
+        for name, value in found.items():
+            incarnation, _, since = value.decode().rpartition(" ")
+            links.append(SharedLink(name.decode(), incarnation, int(since)))
+        return tuple(sorted(links, key=lambda each: (each.since_ms, each.connection)))
