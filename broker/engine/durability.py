@@ -80,8 +80,6 @@ class ReplicaWait:
         self._pending: deque[_Pending] = deque()
         self._asked = 0
         """Of those who wait, how many the WAIT that is under way covers."""
-        self.timeouts = 0
-        """Times that replicas did not answer in time."""
 
     async def wait(self) -> None:
         """Return when what the caller has written on the link is on the replicas. OutcomeUnknown: not in time."""
@@ -115,7 +113,5 @@ class ReplicaWait:
         if reply >= self._replicas:
             for _ in range(asked):
                 self._pending.popleft().event.set()
-        else:
-            self.timeouts += 1
         if self._pending:
             self._ask()
