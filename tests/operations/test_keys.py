@@ -16,6 +16,7 @@ from protocol.operations import BY_NAME, Scope
 from protocol.payloads import KeysPayload, payload_record
 from tests.support.api import API, call, client_of, ok
 from tests.support.broker import RawLink, joined_link, raw_link, running_broker
+from tests.support.clocks import advance
 from tests.support.durable import disk, durable_broker
 from tests.support.faulty_disk import disk_error
 from tests.support.until import until
@@ -140,8 +141,9 @@ async def test_what_the_ledger_cannot_write_has_not_happened(directory: Path) ->
 async def test_an_expired_key_is_deleted_for_everybody() -> None:
     async with running_broker(api=API) as broker, client_of(broker) as client:
         async with joined_link(broker, "dev:ann") as (link, _):
-            await ok(client, "keys.set", room="lobby", name="soon", value=1, ttl_ms=100)
+            await ok(client, "keys.set", room="lobby", name="soon", value=1, ttl_ms=30_000)
             assert await changes_of(link) == {"soon": KeyCause.SET}
+            advance(30_000)
             assert await changes_of(link) == {"soon": KeyCause.EXPIRED}
         assert (await ok(client, "keys.get", room="lobby"))["items"] == []
 

@@ -15,6 +15,7 @@ from protocol.operations import BY_NAME
 from protocol.payloads import DeletedPayload, PinsPayload, payload_record
 from tests.support.api import API, call, client_of, ok, refused
 from tests.support.broker import RawLink, joined_link, raw_link, running_broker
+from tests.support.clocks import advance
 from tests.support.durable import durable_broker
 from tests.support.until import until
 
@@ -47,10 +48,11 @@ async def test_messages_pin_and_messages_unpin_are_seen_live_and_by_those_who_jo
         assert [(pin["id"], pin["payload"], pin["user"]) for pin in pinned] == [("1", ["Sale at 20:00"], "max")]
         assert [pin.offset for pin in (await next_of(ann, MessageType.PINS_CHANGED)).pinned] == [offset]
         own: dict[str, Any] = {"type": NEWS, "payload": ["Be kind"], "name": "Rules", "as_user": "mod"}
-        await ok(client, "messages.pin", room="live-1", id="rules", ttl_ms=1000, **own)
+        await ok(client, "messages.pin", room="live-1", id="rules", ttl_ms=30_000, **own)
         assert [pin.id for pin in (await next_of(ann, MessageType.PINS_CHANGED)).pinned] == ["1", "rules"]
         async with joined_link(broker, "dev:bob", "live-1") as (bob, _):
             assert [pin["id"] for pin in (await ok(client, "rooms.get", room="live-1"))["pinned"]] == ["1", "rules"]
+            advance(30_000)
             assert [pin.id for pin in (await next_of(bob, MessageType.PINS_CHANGED)).pinned] == ["1"], "its time passed"
         await ok(client, "messages.unpin", room="live-1", id="1")
         await next_of(ann, MessageType.PINS_CHANGED)
