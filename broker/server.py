@@ -26,6 +26,7 @@ from broker.auth.ticket_keys import TicketKeyFile
 from broker.auth.tokens import Authenticator
 from broker.config.dictionaries import read_dictionary
 from broker.config.files import user_path
+from broker.config.nodes import check_for_nodes
 from broker.config.schema import RELOADABLE, Config, changed_settings, settings_of, with_reloadable, without_limit
 from broker.core.clock import TrustedClock
 from broker.core.limits.overload import ByteBudget, OverloadMonitor
@@ -35,6 +36,7 @@ from broker.core.net.connection_limits import ConnectionLimits
 from broker.core.net.send_queue import QueueLimits
 from broker.core.rooms.state import RoomRules
 from broker.core.tenants.quotas import Tenants
+from broker.engine.base import Engine
 from broker.http.app import ApiParts, make_app
 from broker.http.connection import HttpCounters
 from broker.http.live import live_parts
@@ -66,10 +68,12 @@ from broker.rooms.reports import RoomReports
 from broker.rooms.room_history import RoomHistory
 from broker.rooms.room_store import RoomStore
 from broker.rooms.screening import BuiltWords, Screening, read_words
+from broker.rooms.shared_ledger import SharedLedger
 from broker.rooms.word_lists import OwnLists
 from broker.sessions.context import SessionContext
 from broker.sessions.drain import drain
 from broker.sessions.names import keep_names_screened
+from broker.sessions.node_parts import nodes_of
 from broker.sessions.session import Session
 from broker.sessions.watching import WatchSession
 from broker.telemetry.health import health_of
@@ -103,7 +107,7 @@ class Broker:
 
     ``rng``, ``wall_ms`` and ``monotonic`` replace chance and the clocks; the metrics count what ``log_file`` drops.
     ``read_config``: for `reload_files`; ``listens`` False: no port, no control API. The methods ``_make_...`` make what
-    touches disk and network, so that a simulation can replace it.
+    touches disk and network, so that a simulation can replace it. ``engine``: shared with other nodes (ValueError).
     """
 
     def __init__(
@@ -116,6 +120,7 @@ class Broker:
         log_file: LogFile | None = None,
         read_config: Callable[[], Config] | None = None,
         listens: bool = True,
+        engine: Engine | None = None,
     ) -> None:
         self.config = config
         self.log_file = log_file
@@ -145,6 +150,9 @@ class Broker:
         self.results = ResultBatch()
         """Joins what rooms and sessions send for one slice of ledger results."""
         self.webhook_events = WebhookEvents(configured.names_and_lanes(rules.custom))
+        if engine is not None:
+            check_for_nodes(config)
+        self._engine = engine
         self.ledger = self._make_ledger()
         """The durable part; None: this broker has no data directory."""
         self.users = UserRegistry(config.link.connections_per_user)
@@ -161,7 +169,7 @@ class Broker:
             )  # fmt: skip
             self.room_store = RoomStore(
                 self.ledger, wall_ms, reports=RoomReports(self.webhook_events, self.webhooks.submit, wall_ms),
-                directs=self.inboxes, review_space=configured.review_space(config),
+                directs=self.inboxes if engine is None else None, review_space=configured.review_space(config),
                 kinds=configured.kinds_of(config, partial(seeds.randbytes, 32)),
             )  # fmt: skip
         self._clock: Callable[[], float] = clock
@@ -203,30 +211,19 @@ class Broker:
         )  # fmt: skip
         self.operations = Operations(self._parts)
         self.action_runs = ActionRuns(actions, self._parts, self.operations, lambda: self._api_keys)
+        authenticator = Authenticator(
+            config.auth, clock=lambda: self.clock.now_ms() / 1000, rng=rng, request_keys=self.jwks.request,
+            is_revoked=self.revocations.is_revoked, tenants=TenantKeys.read(config.tenants),
+        )  # fmt: skip
         self.context = SessionContext(
-            config=config.link,
-            hub=self.hub,
-            users=self.users,
-            auth=Authenticator(
-                config.auth,
-                clock=lambda: self.clock.now_ms() / 1000,
-                rng=rng,
-                request_keys=self.jwks.request,
-                is_revoked=self.revocations.is_revoked,
-                tenants=TenantKeys.read(config.tenants),
-            ),
-            connection_limits=self.connection_limits,
-            poller=self.poller,
-            unix_ms=wall_ms,
-            types=rules.types,
-            max_viewers=config.room.max_viewers,
-            compress=rules.policy.compress,
-            operations=self.operations,
-            results=self.results,
-            history=self.history,
-            resume_bytes=config.queue.critical_bytes // 2,
-            inboxes=self.inboxes,
-            questions=self.questions,
+            config=config.link, hub=self.hub, users=self.users, auth=authenticator,
+            connection_limits=self.connection_limits, poller=self.poller, unix_ms=wall_ms, types=rules.types,
+            max_viewers=config.room.max_viewers, compress=rules.policy.compress, operations=self.operations,
+            results=self.results, history=self.history, resume_bytes=config.queue.critical_bytes // 2,
+            inboxes=self.inboxes, questions=self.questions,
+        )  # fmt: skip
+        self.nodes = nodes_of(
+            engine, self.context, self.fanout, self.operations, self.ledger, self.room_store, config.room, clock
         )
         self.context.use_dictionary(read_dictionary(config.link.dictionary_file))
         self.listener = self._make_listener(transports)
@@ -285,6 +282,8 @@ class Broker:
                 await nursery.start(self.context.call_turns.run)
                 await nursery.start(self.poller.run)
                 await nursery.start(self.jwks.run)
+                if self.nodes is not None:
+                    await nursery.start(self.nodes.run)
                 nursery.start_soon(self._sample)
                 nursery.start_soon(keep_names_screened, self.context)
                 if self._listens:
@@ -346,7 +345,8 @@ class Broker:
         await HttpServer(make_app(parts), listen, self.api_limits, self.api_counters).run(task_status=task_status)
 
     def _make_ledger(self) -> Ledger | None:
-        return ledger_of(self.config, self.clock, self.results, reports=self.webhook_events)
+        kind = Ledger if self._engine is None else partial(SharedLedger, engine=self._engine)
+        return ledger_of(self.config, self.clock, self.results, reports=self.webhook_events, kind=kind)
 
     def _make_fanout(self) -> FanOut:
         return FanOut()
@@ -540,6 +540,8 @@ class Broker:
             return
         self.draining = True
         self.broadcasts.stop()
+        if self.nodes is not None:
+            await self.nodes.drain()
         await drain(
             self.config.link,
             connection_limits=self.connection_limits,

@@ -28,18 +28,20 @@ def ledger_of(
     pace: Pace | None = None,
     open_store: Callable[[Path], Store] = Store,
     reports: LedgerReports | None = None,
+    kind: Callable[..., Ledger] = Ledger,
 ) -> Ledger | None:
     """Return the ledger of a configuration; None where it has none.
 
     :param pace: intervals of the writer, when not its defaults.
     :param open_store: opens the database; tests give a disk that fails.
     :param reports: what the outbox gets for what the ledger does by itself.
+    :param kind: makes it, with the arguments of `Ledger`.
     """
     settings = config.ledger
     if settings.data_dir is None or not settings.is_kept:
         return None
     kept_s = settings.retention_days * 86_400
-    return Ledger(
+    return kind(
         Path(settings.data_dir),
         unix_ms=clock.now_ms,
         distrust=clock.distrust,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from types import CoroutineType
 from typing import Any, NamedTuple
@@ -141,6 +141,9 @@ class _KeyedCall(NamedTuple):
     done: trio.Event
 
 
+Route = Callable[[Caller, OperationRow, Any, int], Coroutine[Any, Any, CallAnswer] | None]
+
+
 class Operations:
     """All operations of one broker. Counters ``called`` and ``refused`` (by error code) only grow."""
 
@@ -155,6 +158,8 @@ class Operations:
         self.failed = 0
         """Calls whose handler had a defect."""
         self.audit = AuditLog(parts)
+        self.route: Route | None = None
+        """Returns what brings the answer from another node, None = this one answers; None: there are no others."""
 
     async def call(self, caller: Caller, row: OperationRow, arguments: Any) -> tuple[Any, bool]:
         """Answer one call: the result, and whether it is the repeated answer to an idempotency key.
@@ -179,6 +184,8 @@ class Operations:
         """
         self.called += 1
         try:
+            if self.route is not None and (elsewhere := self.route(caller, row, arguments, max_bytes)) is not None:
+                return elsewhere
             request = self._judge(caller, row, arguments)
             if caller.dry_run and row.changes:
                 return CallAnswer(row.example[1])

@@ -146,6 +146,10 @@ class Hub:
         self.hints = RoomHints(clock, unix_ms)
         """Keyword hints of all rooms."""
         self._recalls = trio.Lock()
+        self.may_open: Callable[[str], bool] | None = None
+        """Whether this node owns a room; None: there are no other nodes."""
+        self.on_opened: Callable[[Room], None] | None = None
+        """Called with each room that was opened, before it has members."""
         self.opened = 0
         self.crashed = 0
 
@@ -211,12 +215,12 @@ class Hub:
         return self._new_rooms.wait_s(address_key(address), self._clock())
 
     def open(
-        self, name: str, *, joining: Role | None = None, address: str = "", reopens: bool = True
+        self, name: str, *, joining: Role | None = None, address: str = "", reopens: bool = True, number: int = 0
     ) -> Room | ErrorCode:
         """Find or open a room.
 
         ``joining``: the role of a member that joins it from ``address``; None: the platform opens it. ``reopens``:
-        whether staff and the platform open a room again that was ended.
+        whether staff and the platform open a room again that was ended; ``number``: in frames, 0 = a new one.
 
         A refusal is a value: UNKNOWN_ROOM (the role opens no new rooms), RATE_LIMITED (too many new rooms of one
         address, see `new_room_wait_s`), ROOM_ENDED (for viewers, until staff or the platform open the room again or
@@ -226,6 +230,8 @@ class Hub:
         room = self._by_name.get(name)
         if room is not None and room.state.phase is not RoomPhase.ENDED:
             return room
+        if self.may_open is not None and not self.may_open(name):
+            return ErrorCode.OVERLOADED
         room_store = self._room_store
         checkpoint = None
         if room is not None and (
@@ -255,7 +261,7 @@ class Hub:
         use = self.tenants.find(tenant)
         if tenant and (use is None or not use.try_open_room()):
             return ErrorCode.TOO_MANY_ROOMS_OPEN
-        self._last_number += 1
+        number = number or self.next_number()
         if checkpoint is None:
             checkpoint = self._crashed.pop(name, None) if room_store is None else room_store.take(name)
         epoch = self._rng.getrandbits(48) if checkpoint is None else checkpoint.epoch
@@ -274,30 +280,23 @@ class Hub:
             state.highlights.restore(checkpoint.highlights)
         room = Room(
             name,
-            self._last_number,
+            number,
             state,
             self._fanout,
             TickPacer(state.policy.tick_ms, state.policy.tick_max_ms),
             self._results,
             idle_close_s=self._config.idle_close_s,
             unused_close_s=self._config.unused_close_s if is_by_viewer else inf,
-            clock=self._clock,
-            unix_ms=self._unix_ms,
-            room_store=room_store,
-            event_ids=self.event_ids,
-            on_crash=self.crash,
-            trusted=self.trusted,
+            clock=self._clock, unix_ms=self._unix_ms, room_store=room_store, event_ids=self.event_ids,
+            on_crash=self.crash, trusted=self.trusted,
             reporter=None if self._reports is None else self._reports.of(name, epoch),
-            tenant=use,
-            on_actions=self._actions.put,
-            hints=self.hints,
-            preferences=self.preferences,
-            mask=NameMask(self.event_ids.mask_key(name)) if self._masks_guests(use) else None,
-            measures=self.measures,
-            sessions_of=self._sessions_of,
-        )
+            tenant=use, on_actions=self._actions.put, hints=self.hints, preferences=self.preferences,
+            mask=self.mask_of(name), measures=self.measures, sessions_of=self._sessions_of,
+        )  # fmt: skip
         if checkpoint is None:
             room.journal.open_epoch()
+        if self.on_opened is not None:
+            self.on_opened(room)
         self._ended.discard(name)
         self._by_name[name] = room
         self._by_number[room.number] = room
@@ -305,6 +304,22 @@ class Hub:
         self._nursery.start_soon(self._supervise, room, name=f"room {name}")
         log.info("room opened", room=name, number=room.number)
         return room
+
+    def next_number(self) -> int:
+        """Return a number for a room, which no other of this process has had."""
+        self._last_number += 1
+        return self._last_number
+
+    def mask_of(self, name: str) -> NameMask | None:
+        """Return the masks of a room (qualified name); None: it masks no name."""
+        use = self.tenants.find(tenant_of(name))
+        return NameMask(self.event_ids.mask_key(name)) if self._masks_guests(use) else None
+
+    def give_up(self, room: Room) -> None:
+        """End a room here, without its members, that goes on at another node."""
+        if self._by_name.get(room.name) is room:
+            del self._by_name[room.name]
+        room.end(LeaveReason.ROOM_IDLE)
 
     def _masks_guests(self, tenant: TenantUse | None) -> bool:
         """Return whether guests get masks in rooms of a tenant, None = the default one."""
@@ -469,7 +484,8 @@ class Hub:
                 await self._read_activities(room)
             log.info("room ended", room=room.name, number=room.number, reason=room.ended[0].name)
         finally:
-            del self._by_number[room.number]
+            if self._by_number.get(room.number) is room:
+                del self._by_number[room.number]
             room.state.counters.live.clear()
             room.traces.clear()
             if room.ended[0] is LeaveReason.ROOM_ENDED and not room.has_crashed:

@@ -11,15 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from broker.net.transport import Transport
-from broker.rooms.encoding import VARIANTS
+from broker.rooms.encoding import VARIANTS, Content
 from protocol.codes import LeaveReason, Outcome, Role
 from protocol.messages import AckResult, FirstResult
 
-__all__ = ["SLOW_PATH", "Member", "Members", "PostRef", "RoomRef", "Subscriber", "reply_all"]
+__all__ = ["REMOTE", "SLOW_PATH", "Member", "Members", "Mirror", "PostRef", "RoomRef", "Subscriber", "reply_all"]
 
 SLOW_PATH = VARIANTS
 """Code of a slot that is empty, or whose member has just joined or is backlogged. There is never a frame at this
 index."""
+REMOTE = 1 << 40
+"""Slot of a member whose link is at another node: it is in none, and that node's fan-out writes to it."""
 _MAX_HOLES = 64
 """Empty slots are removed when there are more than these and more than half of all."""
 
@@ -43,6 +45,13 @@ class Subscriber(Protocol):
 
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         """Handle that the room has removed this session."""
+
+
+class Mirror(Protocol):
+    """Publishes to other nodes what a room publishes to its members here."""
+
+    def publish(self, by_tier: Sequence[Sequence[Content]], to_staff: bool) -> None:
+        """Take contents for all members, by tier; ``to_staff``: for staff too."""
 
 
 class Member:
@@ -118,7 +127,19 @@ class Members:
     `SLOW_PATH`. Members change their slot only in `close_up`.
     """
 
-    __slots__ = ("_free", "_in_use", "changed", "codes", "published", "senders", "slots", "tags_of")
+    __slots__ = (
+        "_free",
+        "_in_use",
+        "changed",
+        "codes",
+        "make_mirror",
+        "mirror",
+        "published",
+        "remote",
+        "senders",
+        "slots",
+        "tags_of",
+    )
 
     def __init__(self, tags_of: Callable[[Member], int] = lambda member: 0) -> None:
         self.tags_of = tags_of
@@ -131,16 +152,25 @@ class Members:
         self.changed: dict[Member, list[tuple[int, int]]] = {}
         """Members whose variant has changed, until they have what was encoded before: the number of the last content
         that was encoded for a variant, and that variant, the oldest first."""
+        self.remote: dict[Member, None] = {}
+        """Members whose links are at other nodes."""
+        self.mirror: Mirror | None = None
+        """Of a room with members at other nodes; None: it has none."""
+        self.make_mirror: Callable[[], Mirror] | None = None
+        """Returns a mirror of the room; None: there are no other nodes."""
         self._free: list[int] = []
         self._in_use = [0] * VARIANTS
 
     def __len__(self) -> int:
-        return len(self.slots) - len(self._free)
+        return len(self.slots) - len(self._free) + len(self.remote)
 
     def add(self, member: Member) -> None:
         """Add a member; it gets what is published from now on."""
         member.since = self.published
-        sender = member.session.transport.sock
+        sender: Sender | None = member.session.transport.sock
+        if sender is None:
+            self._add_remote(member)
+            return
         if self._free:
             index = self._free.pop()
             self.slots[index] = member
@@ -153,10 +183,20 @@ class Members:
         member.index = index
         self._in_use[member.variant] += 1
 
+    def _add_remote(self, member: Member) -> None:
+        """Add a member whose link is at another node."""
+        member.index = REMOTE
+        self.remote[member] = None
+        if self.mirror is None and self.make_mirror is not None:
+            self.mirror = self.make_mirror()
+
     def remove(self, member: Member) -> None:
         """Remove a member; a sweep in flight skips its slot from now on."""
         index = member.index
         member.index = -1
+        if index == REMOTE:
+            del self.remote[member]
+            return
         self.slots[index] = None
         self.senders[index] = _NO_SENDER
         self.codes[index] = SLOW_PATH
@@ -166,7 +206,7 @@ class Members:
 
     def change_variant(self, member: Member, variant: int) -> None:
         """Let a member get another variant of what is published from now on."""
-        if member.index >= 0:
+        if 0 <= member.index < REMOTE:
             self._in_use[member.variant] -= 1
             self._in_use[variant] += 1
             self.codes[member.index] = SLOW_PATH  # until the contents that are in flight have reached it
@@ -191,7 +231,7 @@ class Members:
 
     def use_slow_path(self, member: Member) -> None:
         """Let the fan-out write to the queue of a backlogged member."""
-        if member.index >= 0:
+        if 0 <= member.index < REMOTE:
             self.codes[member.index] = SLOW_PATH
 
     def use_fast_path(self, member: Member) -> None:
@@ -202,7 +242,7 @@ class Members:
         """Remove the empty slots if they are many. Only between sweeps: it moves members. O(members), amortized over
         those who have left."""
         if len(self._free) > max(_MAX_HOLES, len(self.slots) // 2):
-            members = self.all()
+            members = self.local()
             codes = bytes(self.codes[member.index] for member in members)
             self.senders = [self.senders[member.index] for member in members]
             self.codes = bytearray(codes)
@@ -213,6 +253,10 @@ class Members:
 
     def all(self) -> list[Member]:
         """Return all members of this moment."""
+        return [*self.local(), *self.remote]
+
+    def local(self) -> list[Member]:
+        """Return the members whose links are at this node."""
         return [member for member in self.slots if member is not None]
 
     def variants(self) -> list[int]:

@@ -146,6 +146,10 @@ class RoomPublisher:
         """Send a tick to every member of staff, before the others."""
         self._send_to(list(self.staff), Content(tick, Lane.CHAT, number, len(tick.entries)))
 
+    def repeat(self, by_tier: Sequence[Sequence[Content]], to_staff: bool) -> None:
+        """Send what the owner of the room, another node, has published to all of its members."""
+        self._broadcast(by_tier, to_staff=to_staff)
+
     def _counter(self, key: ActivityKey, counter: RoomEvent) -> Content:
         payload = ActivityPayload(*activity_payload(counter.name, key[1], counter.data))
         event = Event(MessageType.ACTIVITY_COUNTER, self._unix_ms(), "", "", payload)
@@ -185,6 +189,9 @@ class RoomPublisher:
         *,
         to_staff: bool = True,
     ) -> bool:
+        mirror = self._members.mirror
+        if mirror is not None:
+            mirror.publish(by_tier, to_staff)
         variants = self._members.variants()
         if not variants:
             return False

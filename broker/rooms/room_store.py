@@ -351,6 +351,24 @@ class RoomStore:
         if found:
             log.info("rooms restored", rooms=len(found), events=sum(len(each.events) for each in found.values()))
 
+    async def load_room(self, room: str, history_entries: int, history_s: float) -> bool:
+        """Read the checkpoint of one room that other nodes have written; return whether its activities have something
+        to do. As `load`."""
+        self._checkpoints.pop(room, None)
+        since_ms = self.unix_ms() - round(history_s * 1000)
+        checkpoint = (await self.ledger.ask(read_checkpoints, since_ms, history_entries)).get(room)
+        if checkpoint is None:
+            return False
+        keys = (await self.ledger.ask(read_room_keys)).get(room, StoredKeys())
+        self.key_space.take(keys.nbytes)
+        activities = await self.read_activities(room, checkpoint.epoch)
+        found = {room: checkpoint._replace(keys=keys, activities=activities if len(activities) else None)}
+        self.note_reviews(room, activities)
+        await self.ledger.ask(add_uncounted, found)
+        await self.ledger.ask(add_records, found)
+        self._checkpoints.update(found)
+        return activities.has_something_to_do
+
     @property
     def unwritten(self) -> int:
         """Last rows of closed rooms that the ledger could not take."""

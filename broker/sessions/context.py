@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from broker.auth.grants import Grant
 from broker.auth.tokens import Authenticator
@@ -38,6 +38,16 @@ __all__ = ["OpenSession", "SessionContext"]
 SERVER_NAME = "roomcast"
 RENEW_EVERY_S = 30.0
 """A ticket costs a signature; clients ask for one when half of its time has passed."""
+
+
+class NodeLinks(Protocol):
+    """What sessions need of this node among others. (Any: links and requests are above and beside this module.)"""
+
+    def join(self, link: Any, request: Any, sequence: int, plain: Any) -> None:
+        """Answer a JOIN or RESUME. ``plain``: as the client has sent it."""
+
+    def post_to(self, link: Any, name: str, sequence: int, post: Any) -> bool:
+        """Give a post to the owner of a room that is not joined; False: that is this node."""
 
 
 class OpenSession(Protocol):
@@ -80,6 +90,8 @@ class SessionContext:
     """Must-deliver messages; None: no ledger."""
     questions: Questions | None = None
     """Questions to the platform; None: there are none."""
+    nodes: NodeLinks | None = None
+    """Other nodes; None: there are none."""
     connections: SharedConnections = field(default_factory=SharedConnections)
     """States of the protocol that open links share between their frames."""
     call_tasks: CallTasks = field(default_factory=CallTasks)

@@ -19,7 +19,7 @@ from broker.rooms.room import Room
 from broker.sessions.acks import acks_of
 from broker.sessions.context import SessionContext
 from broker.sessions.parts import NO_PARTS, LinkParts
-from broker.sessions.room_member import RoomMember
+from broker.sessions.room_member import AnyRoom, RoomMember
 from protocol.codes import CloseCode, Codec, ErrorCode, Feature, Lane, LeaveReason, Tier
 from protocol.compression import best_codec
 from protocol.connection import Connection, Encoding
@@ -45,6 +45,9 @@ _PLAIN, _LZ4 = Codec.PLAIN, int(Feature.LZ4)
 
 class SessionLink:
     """One connection as requests see it: who it is, where it is a member, and how it is answered. All synchronous."""
+
+    is_remote = False
+    """Whether the connection is one of another node."""
 
     __slots__ = (
         "_acks",
@@ -331,11 +334,13 @@ class SessionLink:
             self.context.hub.join_limit.left(self.grant.user_id, room.name, now)
         self.guard(room, room.leave, member, now)
 
-    def guard(self, room: Room, call: Callable[..., None], *args: object) -> None:
+    def guard(self, room: AnyRoom, call: Callable[..., None], *args: object) -> None:
         """Call into a room; its failure is the room's end, not this session's."""
         try:
             call(*args)
         except Exception:
+            if not isinstance(room, Room):
+                raise
             self.context.hub.crash(room)
 
     @property
@@ -394,7 +399,7 @@ class SessionLink:
         if self.codec is codec:
             self.use_codec(best_codec(self.features))
 
-    def new_member(self, room: Room, room_grant: RoomGrant, tier: Tier) -> RoomMember:
+    def new_member(self, room: AnyRoom, room_grant: RoomGrant, tier: Tier) -> RoomMember:
         """Return a member of a room for this session, in the form in which its connection receives."""
         grant = self.grant
         assert grant is not None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
+from broker.auth.grants import Grant
 from broker.sessions.calls import LinkCalls
 from broker.sessions.posting import RoomSenders
 from broker.sessions.reviews import ReviewedPosts
@@ -11,11 +14,30 @@ from protocol.messages import FirstResult
 __all__ = ["NO_PARTS", "LinkParts"]
 
 
+class Relays(Protocol):
+    """What a link needs of its relays."""
+
+    def regrant(self, grant: Grant) -> None:
+        """Tell the owners of rooms that the link has a newer token."""
+
+    def close(self) -> None:
+        """End all relays: the link has ended."""
+
+
 class LinkParts:
     """What a link beyond a viewer that reads and writes danmaku keeps."""
 
     __slots__ = (
-        "calls", "error_tat", "firsts", "is_app", "is_held", "missed_chat", "pending_joins", "reviews", "senders",
+        "calls",
+        "error_tat",
+        "firsts",
+        "is_app",
+        "is_held",
+        "missed_chat",
+        "pending_joins",
+        "relays",
+        "reviews",
+        "senders",
         "waiting_posts",
     )  # fmt: skip
 
@@ -36,6 +58,8 @@ class LinkParts:
         """Rooms whose JOIN or RESUME waits for the ledger or the platform."""
         self.reviews: ReviewedPosts | None = None
         """Posts that wait for the platform's answer; None before the first of them."""
+        self.relays: Relays | None = None
+        """Its way to the owners of rooms of other nodes; None before the first."""
         self.senders: RoomSenders | None = None
         """Rooms that this link of the app posts to without joining them."""
         self.waiting_posts: WaitingPosts | None = None

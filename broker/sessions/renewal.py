@@ -103,4 +103,6 @@ def _refuse(link: SessionLink, why: str, sequence: int) -> None:
 
 def _use(link: SessionLink, grant: Grant) -> None:
     link.grant = grant
+    if link.parts.relays is not None:
+        link.parts.relays.regrant(grant)
     link.on_deadline(link.context.poller.now)

@@ -12,6 +12,7 @@ import structlog
 
 from broker.core.tenants.names import qualify
 from broker.net.transport import Framing
+from broker.rooms.room import Room
 from broker.sessions.calls import LinkCalls
 from broker.sessions.joining import PendingJoin
 from broker.sessions.link import SessionLink
@@ -38,7 +39,7 @@ from protocol.messages import (
     common_version,
 )
 
-__all__ = ["REQUESTS", "on_danmaku", "on_post", "on_refused"]
+__all__ = ["REQUESTS", "on_danmaku", "on_post", "on_refused", "senders_of"]
 
 log = structlog.get_logger("roomcast.session")
 
@@ -64,7 +65,7 @@ def on_post(link: SessionLink, frame: Frame) -> None:
     for member in link.memberships:
         room = member.room
         if room.number == number:
-            if context.reviewed_types:
+            if context.reviewed_types and isinstance(room, Room):
                 reviews = link.parts.reviews
                 if reviews is None:
                     reviews = link.own_parts().reviews = ReviewedPosts(link, context)
@@ -73,13 +74,16 @@ def on_post(link: SessionLink, frame: Frame) -> None:
             try:
                 room.post(member, sequence, post, context.poller.now)  # type: ignore[arg-type]
             except Exception:
+                if not isinstance(room, Room):
+                    raise
                 context.hub.crash(room)
             return
     if not number and post.room_name is not None:  # type: ignore[union-attr]
-        senders = link.parts.senders
-        if senders is None:
-            senders = link.own_parts().senders = RoomSenders(link, context)
-        senders.post(sequence, post, link.guard)  # type: ignore[arg-type]
+        if context.nodes is not None and link.grant is not None and not link.is_remote:
+            name = qualify(link.grant.tenant, post.room_name)  # type: ignore[union-attr]
+            if context.nodes.post_to(link, name, sequence, post):
+                return
+        senders_of(link).post(sequence, post, link.guard)  # type: ignore[arg-type]
         return
     link.error(ErrorCode.NOT_JOINED, "join the room first", number, sequence, "room")
 
@@ -109,9 +113,19 @@ def on_danmaku(link: SessionLink, danmaku: Sequence[tuple[int, int, Post]]) -> N
             try:
                 room.post(member, sequence, post, now)
             except Exception:
+                if not isinstance(room, Room):
+                    raise
                 context.hub.crash(room)
         if transport.state:
             return
+
+
+def senders_of(link: SessionLink) -> RoomSenders:
+    """Return the rooms that a link posts to without joining them."""
+    senders = link.parts.senders
+    if senders is None:
+        senders = link.own_parts().senders = RoomSenders(link, link.context)
+    return senders
 
 
 def on_refused(link: SessionLink, refused: Refused) -> None:
@@ -139,9 +153,14 @@ def _on_join(link: SessionLink, frame: Frame) -> None:
     request = frame.message
     assert isinstance(request, (Join, Resume))
     assert link.grant is not None, "the link's state table lets JOIN and RESUME pass only after AUTH"
+    plain = request
     if link.grant.tenant:
         request = request._replace(room_name=qualify(link.grant.tenant, request.room_name))
-    PendingJoin(link, link.context, request, frame.sequence).proceed()
+    nodes = link.context.nodes
+    if nodes is None:
+        PendingJoin(link, link.context, request, frame.sequence).proceed()
+    else:
+        nodes.join(link, request, frame.sequence, plain)
 
 
 def _on_leave(link: SessionLink, frame: Frame) -> None:

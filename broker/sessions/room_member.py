@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from broker.rooms.edge_room import EdgeRoom
 from broker.rooms.members import Member
 from broker.rooms.room import Room
 
-__all__ = ["RoomMember"]
+__all__ = ["AnyRoom", "RoomMember"]
+
+AnyRoom = Room | EdgeRoom
+"""A room of this node, or one of another node."""
 
 
 class RoomMember(Member):
@@ -13,4 +17,4 @@ class RoomMember(Member):
 
     __slots__ = ("room",)
 
-    room: Room
+    room: AnyRoom

@@ -158,6 +158,8 @@ class Session(SessionLink):
             self.leave(member, now)
         self.memberships = ()
         parts = self.parts
+        if parts.relays is not None:
+            parts.relays.close()
         if parts.senders is not None:
             parts.senders.close()
         if parts.reviews is not None:

@@ -72,12 +72,13 @@ class WatchSession(Session):
         context.poller.rewheel(transport, now + KEEP_ALIVE_S)
         position = context.hub.event_ids.read(request.room, request.last_event_id)
         with self.replying():
-            PendingJoin(
-                self, context,
-                Join(request.room, request.tier) if position is None
-                else Resume(request.room, request.tier, position.epoch, position.offset),
-                0, is_signed=True,
-            ).proceed()  # fmt: skip
+            asked: Join | Resume = Join(request.room, request.tier)
+            if position is not None:
+                asked = Resume(request.room, request.tier, position.epoch, position.offset)
+            if context.nodes is None:
+                PendingJoin(self, context, asked, 0, is_signed=True).proceed()
+            else:
+                context.nodes.join(self, asked, 0, asked)
 
     def send(
         self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None, packed: bytes | None = None

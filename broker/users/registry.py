@@ -69,8 +69,13 @@ class UserRegistry:
         sessions = self.sessions(user_id)
         if len(sessions) >= self.most(is_app=is_app):
             return False
-        self._sessions[user_id] = (*sessions, session) if sessions else session
+        self.attach(user_id, session)
         return True
+
+    def attach(self, user_id: str, session: UserSession) -> None:
+        """Register a session whose number another node bounds."""
+        sessions = self.sessions(user_id)
+        self._sessions[user_id] = (*sessions, session) if sessions else session
 
     def longest_silent(self, user_id: str) -> UserSession:
         """Return the session of a user that was heard least recently, the oldest of several. KeyError without one."""

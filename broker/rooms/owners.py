@@ -1,0 +1,261 @@
+"""Which node owns which room, as this node knows it: its lease, its claims, and the owners that it has looked up.
+
+A room is looked up when somebody here wants it. One without a living owner is claimed by the node that it is placed on,
+which is told that the room is wanted. See `broker.core.nodes.membership` for who may claim, `broker.engine.base` for
+what makes it safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+import trio
+
+from broker.core.nodes.membership import BEAT_S, NodeLease, NodeTable, Peer
+from broker.engine.base import Engine, EngineError, Granted, LogItem, NodeRecord, OwnerRecord
+from protocol.frames import pack_body, unpack_body
+
+__all__ = ["MARKER_KIND", "RoomOwners", "RoomsOfNode"]
+
+log = structlog.get_logger("roomcast.owners")
+
+MARKER_KIND = 0
+"""Kind of the entry with which an owner begins."""
+LOOK_S = 0.1
+"""Time between two looks for the owner of a room that has none yet."""
+PATIENCE_S = 10.0
+"""How long a request waits for a room to have an owner."""
+MAX_LOOKING = 10_000
+"""Rooms that are looked up at a time."""
+MAX_KNOWN = 100_000
+"""Owners that are known; beyond, the one looked up longest ago is forgotten."""
+MAX_CLAIMING = 16
+"""Rooms that are claimed and read at a time: more would hold up every other command."""
+
+OnFound = Callable[[bool], None]
+"""Gets whether the owner is known now."""
+
+
+class RoomsOfNode(Protocol):
+    """What happens to the rooms of this node."""
+
+    async def owned(self, name: str, granted: Granted) -> bool:
+        """Read what the log has of a room that this node owns now; False: it cannot be read."""
+
+    def lost(self, name: str) -> None:
+        """Give up a room that another node owns now."""
+
+    def node_gone(self, node: str) -> None:
+        """Take that a node, or an earlier life of it, is gone."""
+
+    def wanted(self, node: str, name: str) -> None:
+        """Tell a node that a room is wanted that is placed on it."""
+
+
+class RoomOwners:
+    """Owners of rooms. ``clock``: monotonic seconds; ``at_ms``: Unix milliseconds; ``address``: for people."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        rooms: RoomsOfNode,
+        *,
+        clock: Callable[[], float],
+        at_ms: Callable[[], int],
+        address: str = "",
+    ) -> None:
+        self.engine = engine
+        self.node = engine.node
+        self.fences: dict[str, int] = {}
+        """Fences of the rooms that this node owns."""
+        self.lease = NodeLease("")
+        self.table = NodeTable(self.node, self.lease)
+        self.is_leaving = False
+        """Whether this node drains: it takes no more rooms."""
+        self._rooms = rooms
+        self._clock = clock
+        self._at_ms = at_ms
+        self._address = address
+        self._known: dict[str, str] = {}
+        self._looking: dict[str, list[OnFound]] = {}
+        self._claiming = trio.Semaphore(MAX_CLAIMING)
+        self._incarnations: dict[str, str] = {}
+        self._nursery: trio.Nursery | None = None
+
+    # ---- looking rooms up
+
+    def owner_of(self, name: str) -> str | None:
+        """Return the node that owns a room, this one perhaps; None: that is not known now."""
+        return self.node if name in self.fences else self._known.get(name)
+
+    def find(self, name: str, on_found: OnFound) -> None:
+        """Find out who owns a room, claiming it if it is placed here and nobody does; then call back, once."""
+        waiting = self._looking.get(name)
+        if waiting is not None:
+            waiting.append(on_found)
+        elif self._nursery is None or len(self._looking) >= MAX_LOOKING:
+            on_found(False)
+        else:
+            self._looking[name] = [on_found]
+            self._nursery.start_soon(self._look, name)
+
+    async def wait_found(self, name: str) -> str | None:
+        """Return the owner of a room, None: it has none for so long."""
+        owner = self.owner_of(name)
+        if owner is None:
+            done = trio.Event()
+            self.find(name, lambda found: done.set())
+            await done.wait()
+            owner = self.owner_of(name)
+        return owner
+
+    def forget(self, name: str) -> None:
+        """Forget who owns a room: it has said that it does not."""
+        self._known.pop(name, None)
+
+    async def _look(self, name: str) -> None:
+        found = False
+        try:
+            with trio.move_on_after(PATIENCE_S):
+                while not found:
+                    try:
+                        found = await self._try(name)
+                    except EngineError as error:
+                        log.info("the owner of a room cannot be found now", room=name, why=str(error))
+                    if not found:
+                        await trio.sleep(LOOK_S)
+        finally:
+            for on_found in self._looking.pop(name):
+                on_found(found)
+
+    async def _try(self, name: str) -> bool:
+        """Look a room up once; return whether its owner is known now."""
+        if name in self.fences:
+            return True
+        record = await self.engine.owner(name)
+        owner = None if record is None or not record.node else record.node
+        now = self._clock()
+        if owner is not None and owner != self.node and owner in self.table.peers:
+            self._learn(name, owner)
+            return True
+        if not self.is_leaving and self.table.may_claim(name, owner, now):
+            return await self._claim(name, record)
+        heir = self.table.placed_on(name, now)
+        if heir is not None and heir != self.node:
+            self._rooms.wanted(heir, name)
+        return False
+
+    def _learn(self, name: str, owner: str) -> None:
+        self._known.pop(name, None)
+        self._known[name] = owner
+        if len(self._known) > MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+
+    async def _claim(self, name: str, record: OwnerRecord | None) -> bool:
+        async with self._claiming:
+            if name in self.fences:
+                return True
+            marker = LogItem(0, MARKER_KIND, self._at_ms(), pack_body((self.node,)))
+            answer = await self.engine.claim(name, 0 if record is None else record.fence, marker)
+            if not isinstance(answer, Granted):
+                return False
+            if not await self._rooms.owned(name, answer):
+                await self.engine.release(name, answer.fence)
+                return False
+            self.fences[name] = answer.fence
+            self._known.pop(name, None)
+            log.info("room claimed", room=name, fence=answer.fence, before="" if record is None else record.node)
+            return True
+
+    def drop(self, name: str) -> None:
+        """Take that this node does not own a room any more."""
+        self.fences.pop(name, None)
+
+    async def release(self, name: str) -> None:
+        """Give a room up; another node may claim it at once."""
+        fence = self.fences.pop(name, None)
+        if fence is not None:
+            try:
+                await self.engine.release(name, fence)
+            except EngineError as error:
+                log.warning("a room is not released", room=name, why=str(error))
+
+    # ---- the lease
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the lease until cancelled; started once it holds."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                while not self.lease.incarnation:
+                    await self._beat()
+                    if not self.lease.incarnation:
+                        await trio.sleep(BEAT_S)
+                task_status.started()
+                while True:
+                    await trio.sleep(BEAT_S)
+                    await self._beat()
+            finally:
+                self._nursery = None
+
+    async def start_leaving(self) -> None:
+        """Tell the others that this node takes no more rooms: they are placed on other nodes from now on."""
+        self.is_leaving = True
+        await self._beat()
+
+    async def _beat(self) -> None:
+        sent_at = self._clock()
+        try:
+            with trio.move_on_after(self._patience_s):
+                body = pack_body((1.0, self.is_leaving, self._address))
+                if not self.lease.incarnation:
+                    birth = await self.engine.born(body)
+                    self.lease.incarnation = birth.incarnation
+                    self.table.found_data_set(birth.lineage_age_ms / 1000, self._clock())
+                    self.lease.confirmed(sent_at, self._clock())
+                elif await self.engine.beat(self.lease.incarnation, body):
+                    self.lease.confirmed(sent_at, self._clock())
+                else:
+                    log.warning("the lease of this node was lost", rooms=len(self.fences))
+                    self.lease.lost("")
+                    await self._born_again()
+                asked_at = self._clock()
+                self._read(await self.engine.nodes(), asked_at)
+        except EngineError as error:
+            log.info("no beat", why=str(error))
+
+    @property
+    def _patience_s(self) -> float:
+        return 4 * BEAT_S
+
+    async def _born_again(self) -> None:
+        """Live on as another incarnation; what nobody has claimed meanwhile stays, with its fence."""
+        sent_at = self._clock()
+        birth = await self.engine.born(pack_body((1.0, self.is_leaving, self._address)))
+        self.lease.incarnation = birth.incarnation
+        self.lease.confirmed(sent_at, self._clock())
+        for name, fence in list(self.fences.items()):
+            record = await self.engine.owner(name)
+            if record is None or (record.node, record.fence) != (self.node, fence):
+                self.drop(name)
+                self._rooms.lost(name)
+
+    def _read(self, records: Sequence[NodeRecord], asked_at: float) -> None:
+        peers, incarnations = [], {}
+        for record in records:
+            weight, is_leaving, _ = unpack_body(record.body)
+            peers.append(Peer(record.node, record.incarnation, weight, is_leaving))
+            incarnations[record.node] = record.incarnation
+        self.table.read(peers, asked_at)
+        before, self._incarnations = self._incarnations, incarnations
+        for node, incarnation in before.items():
+            if node != self.node and incarnations.get(node) != incarnation:
+                log.warning("a node is gone", node=node)
+                self._known = {name: owner for name, owner in self._known.items() if owner != node}
+                self._rooms.node_gone(node)
+
+    def may_answer(self) -> bool:
+        """Return whether this node may answer from memory: its lease holds."""
+        return self.lease.is_valid(self._clock())

@@ -1,0 +1,324 @@
+"""The ledger of a node whose rooms are shared: their records are in the engine's log, and a copy here.
+
+A submission of a room is a fact of the room's log, appended under the fence of this node; what the log has, a ledger in
+a directory of this process takes over in the same order, and answers. So the engine's log is the only truth, every
+owner folds the same, and whatever reads a ledger (histories, activities, keys) reads the copy. A node that becomes the
+owner first takes over what the log has beyond its copy. What is about no room stays in the copy alone.
+
+A submission waits while the engine does not answer. One whose answer was lost is looked up in the log before anything
+else is written.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+import trio
+
+from broker.engine.base import (
+    MAX_APPEND_BYTES,
+    Appended,
+    Engine,
+    EngineError,
+    EngineUnavailable,
+    Granted,
+    LogItem,
+    Misplaced,
+    OutcomeUnknown,
+)
+from broker.ledger import (
+    AnswersRemoved,
+    CallAnswered,
+    DirectAcked,
+    DirectEntry,
+    DirectsCancelled,
+    DirectsRemoved,
+    EntriesRedacted,
+    Entry,
+    FailureKind,
+    Item,
+    Key,
+    Ledger,
+    LedgerError,
+    LedgerResult,
+    LedgerState,
+    OutboxEntry,
+    RecordPut,
+    RecordRemoved,
+    RoomCheckpointed,
+    RoomEnded,
+    RoomOpened,
+    SubmitResult,
+)
+from broker.ledger.entries import Submission
+from broker.rooms import combo_records, highlight_records, key_records, score_records
+from protocol.frames import pack_body, unpack_body
+
+__all__ = ["SUBMISSION_KIND", "SharedLedger", "pack_submission", "read_submission", "room_of"]
+
+log = structlog.get_logger("roomcast.shared_ledger")
+
+SUBMISSION_KIND = 1100
+"""Kind of the facts of a room's log that are submissions."""
+MAX_GROUP = 64
+"""Submissions of one append."""
+PAGE = 200
+"""Facts that are read at a time."""
+AGAIN_S = 0.1
+"""Time between two attempts while the engine does not answer."""
+GROUP_ITEMS = 500
+_ROOM_KINDS = frozenset({combo_records.KIND, highlight_records.KIND, key_records.KIND, score_records.KIND})
+_ITEM_KINDS: tuple[type[Any], ...] = (
+    Entry, RoomOpened, RoomEnded, RoomCheckpointed, RecordPut, RecordRemoved, DirectEntry, DirectAcked,
+    DirectsCancelled, DirectsRemoved, OutboxEntry, CallAnswered, EntriesRedacted, AnswersRemoved,
+)  # fmt: skip
+_NUMBERS = {kind: number for number, kind in enumerate(_ITEM_KINDS)}
+
+
+def room_of(items: Sequence[Item]) -> str:
+    """Return the room whose log a submission belongs to, "" = it is about no room."""
+    for item in items:
+        if isinstance(item, (Entry, RoomOpened, RoomEnded, RoomCheckpointed)):
+            if item.room:
+                return item.room
+        elif isinstance(item, (RecordPut, RecordRemoved)) and item.kind in _ROOM_KINDS:
+            return item.subject
+    return ""
+
+
+def pack_submission(items: Sequence[Item], keys: Sequence[Key]) -> bytes:
+    """Return a submission as bytes."""
+    packed = [(_NUMBERS[type(item)], item) for item in items]
+    groups = tuple(tuple(packed[start : start + GROUP_ITEMS]) for start in range(0, len(packed), GROUP_ITEMS))
+    of_keys = tuple(tuple(keys[start : start + GROUP_ITEMS]) for start in range(0, len(keys), GROUP_ITEMS))
+    return pack_body((groups, of_keys))
+
+
+def read_submission(body: bytes) -> tuple[tuple[Item, ...], tuple[Key, ...]]:
+    """Return what `pack_submission` has packed."""
+    groups, of_keys = unpack_body(body)
+    items = tuple(_ITEM_KINDS[kind](*fields) for group in groups for kind, fields in group)
+    return items, tuple(Key(*fields) for group in of_keys for fields in group)
+
+
+class _Waiting:
+    """A submission that the engine has not answered."""
+
+    __slots__ = ("body", "items", "keys", "on_done")
+
+    def __init__(self, items: tuple[Item, ...], keys: tuple[Key, ...], on_done: Callable[[LedgerResult], None]) -> None:
+        self.items = items
+        self.keys = keys
+        self.on_done = on_done
+        self.body = pack_submission(items, keys)
+
+
+class _RoomLog:
+    """The end of the log of a room that this node owns."""
+
+    def __init__(self, room: str, fence: int, offset: int, fact: int) -> None:
+        self.room = room
+        self.fence = fence
+        self.offset = offset
+        self.fact = fact
+        self.waiting: deque[_Waiting] = deque()
+        self.nbytes = 0
+        self.work = trio.Event()
+        self.is_open = True
+
+
+class SharedLedger(Ledger):
+    """A ledger whose rooms are in the engine's log. ``on_lost`` gets a room that another node owns now."""
+
+    def __init__(self, directory: Path, *, engine: Engine, **settings: Any) -> None:  # Any: those of `Ledger`
+        self._copy = tempfile.TemporaryDirectory(prefix="copy-", dir=_made(directory))
+        super().__init__(Path(self._copy.name), **settings)
+        self._engine = engine
+        self._logs: dict[str, _RoomLog] = {}
+        self._applied: dict[str, int] = {}
+        """By room: the number of the last fact that the copy has."""
+        self._nursery: trio.Nursery | None = None
+        self._queued = 0
+        self.on_lost: Callable[[str], None] = lambda room: None
+        self.load: Callable[[str], Awaitable[bool]] | None = None
+        """Reads a room from the copy; returns whether its activities have something to do."""
+        self.busy: set[str] = set()
+        """Rooms of this node whose activities had something to do when it became their owner."""
+
+    def record(
+        self, items: Sequence[Item], on_done: Callable[[LedgerResult], None], keys: Sequence[Key] = ()
+    ) -> SubmitResult:
+        """See `Ledger.record`. UNAVAILABLE for a room that this node does not own."""
+        room = room_of(items)
+        if not room:
+            return super().record(items, on_done, keys)
+        end = self._logs.get(room)
+        if end is None or self.state is not LedgerState.READY:
+            self._refused += 1
+            return SubmitResult.UNAVAILABLE
+        nbytes = Submission(tuple(items), tuple(keys)).nbytes
+        if self._queued >= self._limits.max_items or end.nbytes + nbytes > self._limits.max_bytes:
+            self._refused += 1
+            return SubmitResult.FULL
+        self._queued += 1
+        end.waiting.append(_Waiting(tuple(items), tuple(keys), on_done))
+        end.nbytes += nbytes
+        end.work.set()
+        return SubmitResult.QUEUED
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """See `Ledger.run`; the copy is removed at the end."""
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(super().run)
+                self._nursery = nursery
+                task_status.started()
+        finally:
+            self._nursery = None
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._copy.cleanup)
+
+    async def flush(self) -> None:
+        """See `Ledger.flush`."""
+        while self._queued:  # noqa: ASYNC110 - several rooms' tasks make it fall, none of them knows of the others
+            await trio.sleep(0.01)
+        await super().flush()
+
+    # ---- rooms of this node
+
+    async def open(self, name: str, granted: Granted) -> bool:
+        """Take over what the log of a room has beyond the copy; from then on this node writes it. False: it cannot."""
+        fact = self._applied.get(name, 0)
+        if self._nursery is None or granted.last_fact < fact:
+            log.error("the engine has lost records of a room", room=name, kept=fact, found=granted.last_fact)
+            return False
+        await super().flush()
+        while fact < granted.last_fact:
+            found = await self._engine.read_facts(name, fact, PAGE)
+            if not found or found[0].fact != fact + 1:
+                log.error("the log of a room has a gap", room=name, after=fact)
+                return False
+            for each in found:
+                items, keys = read_submission(each.body)
+                kept = tuple(item for item in items if not isinstance(item, OutboxEntry))
+                if kept and not await self._apply(kept, keys, _ignore):
+                    return False
+                fact = self._applied[name] = each.fact
+        await super().flush()
+        self.busy.discard(name)
+        if self.load is not None and await self.load(name):
+            self.busy.add(name)
+        end = self._logs[name] = _RoomLog(name, granted.fence, granted.offset, granted.last_fact)
+        self._nursery.start_soon(self._write, end)
+        return True
+
+    def is_busy(self, name: str) -> bool:
+        """Return whether the activities of a room had something to do when this node became its owner."""
+        return name in self.busy
+
+    def close(self, name: str) -> None:
+        """Write no more for a room: what waits is refused."""
+        self.busy.discard(name)
+        end = self._logs.pop(name, None)
+        if end is not None:
+            end.is_open = False
+            end.work.set()
+
+    async def _apply(self, items: tuple[Item, ...], keys: tuple[Key, ...], on_done: Callable[..., None]) -> bool:
+        """Take a submission into the copy; False: the copy cannot be written any more."""
+        submitted = super().record(items, on_done, keys)
+        if submitted is SubmitResult.FULL:
+            await super().flush()
+            submitted = super().record(items, on_done, keys)
+        await trio.lowlevel.checkpoint()
+        return submitted is SubmitResult.QUEUED
+
+    async def _write(self, end: _RoomLog) -> None:
+        """Append what waits, group by group, until the room is another node's."""
+        while end.is_open:
+            if not end.waiting:
+                end.work = trio.Event()
+                await end.work.wait()
+                continue
+            group: list[_Waiting] = []
+            nbytes = 0
+            for waiting in end.waiting:
+                nbytes += len(waiting.body)
+                if group and (nbytes > MAX_APPEND_BYTES or len(group) == MAX_GROUP):
+                    break
+                group.append(waiting)
+            if not await self._append(end, group):
+                break
+            for waiting in group:
+                end.waiting.popleft()
+                self._applied[end.room] = self._applied.get(end.room, 0) + 1
+                if not await self._apply(waiting.items, waiting.keys, waiting.on_done):
+                    waiting.on_done(LedgerError(FailureKind.CLOSED, "the copy of the log cannot be written"))
+                self._queued -= 1
+            end.nbytes = sum(len(each.body) for each in end.waiting)
+        self._refuse(end)
+
+    def _refuse(self, end: _RoomLog) -> None:
+        """Refuse what waits: this node does not own the room any more."""
+        if self._logs.get(end.room) is end:
+            del self._logs[end.room]
+            self.on_lost(end.room)
+        for waiting in end.waiting:
+            self._queued -= 1
+            try:
+                waiting.on_done(LedgerError(FailureKind.CLOSED, "another node owns the room"))
+            except Exception:
+                log.exception("a refusal could not be taken", room=end.room)
+        end.waiting.clear()
+
+    async def _append(self, end: _RoomLog, group: Sequence[_Waiting]) -> bool:
+        """Append a group, whatever the link does; False: this node may not write any more."""
+        items = [LogItem(None, SUBMISSION_KIND, self._unix_ms(), waiting.body) for waiting in group]
+        is_unknown = False
+        while True:
+            try:
+                answer = await self._engine.append(end.room, end.fence, end.offset, end.fact, items)
+            except OutcomeUnknown:
+                is_unknown = True
+            except EngineUnavailable:
+                pass
+            except EngineError as error:
+                log.error("a room cannot be written", room=end.room, why=str(error))
+                return False
+            else:
+                if isinstance(answer, Appended):
+                    end.fact = answer.last_fact
+                    return True
+                if isinstance(answer, Misplaced) and is_unknown and answer.last_fact == end.fact + len(items):
+                    if await self._is_there(end, items):
+                        end.fact = answer.last_fact
+                        return True
+                log.warning("a room of this node is another's, or has lost its log", room=end.room, answer=str(answer))
+                return False
+            await trio.sleep(AGAIN_S)
+            if not end.is_open and not is_unknown:
+                return False
+
+    async def _is_there(self, end: _RoomLog, items: Sequence[LogItem]) -> bool:
+        """Return whether the log goes on with these facts: an append whose answer was lost was done."""
+        while True:
+            try:
+                found = await self._engine.read_facts(end.room, end.fact, len(items))
+            except EngineError:
+                await trio.sleep(AGAIN_S)
+            else:
+                return [each.body for each in found] == [item.body for item in items]
+
+
+def _ignore(result: LedgerResult) -> None:
+    """Take the result of a submission that was answered by an earlier owner."""
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return directory

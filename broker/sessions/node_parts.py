@@ -1,0 +1,43 @@
+"""How the parts of a broker that is one of several nodes are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from broker.config.schema import RoomConfig
+from broker.engine.base import Engine
+from broker.ledger import Ledger
+from broker.operations.calls import Operations
+from broker.operations.forwarding import CallForwarding
+from broker.rooms.fanout import FanOut
+from broker.rooms.room_store import RoomStore
+from broker.rooms.shared_ledger import SharedLedger
+from broker.sessions.context import SessionContext
+from broker.sessions.nodes import Nodes
+
+__all__ = ["nodes_of"]
+
+
+def nodes_of(
+    engine: Engine | None,
+    context: SessionContext,
+    fanout: FanOut,
+    operations: Operations,
+    ledger: Ledger | None,
+    room_store: RoomStore | None,
+    config: RoomConfig,
+    clock: Callable[[], float],
+) -> Nodes | None:
+    """Return the part of this node, which sessions and operations use from now on; None without an engine."""
+    if engine is None:
+        return None
+    logs = ledger if isinstance(ledger, SharedLedger) else None
+    nodes = Nodes(engine, context.hub, context, fanout, clock=clock, logs=logs)
+    if logs is not None and room_store is not None:
+        logs.on_lost = nodes.lost
+        logs.load = partial(room_store.load_room, history_entries=config.history_entries, history_s=config.history_s)
+    context.nodes = nodes
+    calls = CallForwarding(operations, nodes.owners, nodes.send, nodes.start)
+    nodes.calls, operations.route = calls, calls.route
+    return nodes

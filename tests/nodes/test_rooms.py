@@ -1,0 +1,125 @@
+"""Rooms of three brokers that share a memory engine: viewers of all nodes are in one room."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from broker import OperationError
+from protocol.codes import ErrorCode, LeaveReason, MessageType, Outcome
+from protocol.messages import Ack, Call, ErrorReply, Event, Joined, Left, Result, State, Tick
+from tests.support.broker import RawLink, joined_link, raw_link
+from tests.support.nodes import running_nodes
+from tests.support.until import until
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+MEMORY_ONLY: dict[str, Any] = {"ledger": {"ephemeral": True}}
+
+
+async def texts(link: RawLink, number: int, until_text: str) -> list[str]:
+    """Return the texts of danmaku that a link sees, up to one."""
+    seen: list[str] = []
+    while until_text not in seen:
+        frame, tick = await link.expect(Tick)
+        assert frame.room == number
+        seen += [entry.payload[0] for entry in tick.entries]
+    return seen
+
+
+async def test_viewers_of_all_nodes_see_the_chat_and_the_events_of_one_room() -> None:
+    async with running_nodes("a", "b", "c", **MEMORY_ONLY) as nodes:
+        room = nodes.room_on("a")
+        async with (
+            joined_link(nodes["a"].broker, "dev:host:host", room) as (host, host_room),
+            joined_link(nodes["b"].broker, "dev:ben", room) as (ben, ben_room),
+            joined_link(nodes["c"].broker, "dev:cai", room) as (cai, cai_room),
+        ):
+            assert nodes.owner_of(room) is nodes["a"]
+            assert nodes["b"].broker.hub.find(room) is None
+            await ben.post(ben_room, 7, MessageType.DANMAKU, ("来自 b",))
+            frame, ack = await ben.expect(Ack)
+            assert (frame.room, ack.results[0].sequence, ack.results[0].outcome) == (ben_room, 7, Outcome.ACCEPTED)
+            assert "来自 b" in await texts(host, host_room, "来自 b")
+            assert "来自 b" in await texts(cai, cai_room, "来自 b")
+            await host.post(host_room, 1, MessageType.ANNOUNCEMENT, ("开播了",))
+            for link, number in ((ben, ben_room), (cai, cai_room)):
+                frame, event = await link.expect(Event)
+                assert (frame.room, frame.sequence, event.payload) == (number, 1, ("开播了",))
+            async with raw_link(nodes["c"].broker) as late:
+                await late.login("dev:late")
+                _, snapshot = await late.join(room)
+                assert snapshot.offset == 1
+                assert snapshot.announcement is not None
+                await until(lambda: nodes["a"].broker.hub.find(room).state.online == 4)  # type: ignore[union-attr]
+                while (await ben.expect(State))[1].online != 4:
+                    pass
+            await until(lambda: nodes["a"].broker.hub.find(room).state.online == 3)  # type: ignore[union-attr]
+
+
+async def test_a_kick_by_the_owner_reaches_the_links_of_other_nodes() -> None:
+    async with running_nodes("a", "b", **MEMORY_ONLY) as nodes:
+        room = nodes.room_on("a")
+        async with joined_link(nodes["b"].broker, "dev:ben", room) as (ben, number):
+            await nodes["a"].broker.call("users.kick", room=room, user="ben", reason="spam")
+            frame, left = await ben.expect(Left)
+            assert (frame.room, left.reason) == (number, LeaveReason.KICKED)
+            assert (await nodes["a"].broker.call("rooms.get", room=room)).online == 0
+            _, snapshot = await ben.join(room, sequence=9)
+            assert isinstance(snapshot, Joined)
+
+
+async def test_viewers_go_on_when_the_owner_is_killed() -> None:
+    async with running_nodes("a", "b", "c", **MEMORY_ONLY) as nodes:
+        room = nodes.room_on("a")
+        async with (
+            joined_link(nodes["b"].broker, "dev:ben", room) as (ben, ben_room),
+            joined_link(nodes["c"].broker, "dev:cai", room) as (cai, cai_room),
+        ):
+            nodes["a"].kill()
+            await until(lambda: room in nodes["b"].nodes.owners.fences or room in nodes["c"].nodes.owners.fences)
+            heir = "b" if room in nodes["b"].nodes.owners.fences else "c"
+            await until(lambda: (found := nodes[heir].broker.hub.find(room)) is not None and found.state.online == 2)
+            await ben.post(ben_room, 3, MessageType.DANMAKU, ("还在吗",))
+            assert "还在吗" in await texts(cai, cai_room, "还在吗")
+            await cai.post(cai_room, 4, MessageType.DANMAKU, ("在的",))
+            assert "在的" in await texts(ben, ben_room, "在的")
+
+
+async def test_calls_are_answered_by_the_owner_of_their_room_or_refused() -> None:
+    async with running_nodes("a", "b", **MEMORY_ONLY) as nodes:
+        room, other = nodes.room_on("a"), nodes["b"].broker
+        assert (await other.call("rooms.open", room=room)).room == room
+        assert nodes.owner_of(room) is nodes["a"]
+        async with joined_link(other, "dev:ben", room) as (ben, number):
+            published = await other.call("messages.publish", room=room, type=4, payload=["欢迎"], idempotency_key="k-1")
+            assert published.offset == 1
+            assert (await ben.expect(Event))[0].room == number
+            again = await other.call("messages.publish", room=room, type=4, payload=["欢迎"], idempotency_key="k-1")
+            assert again == published
+            assert (await other.call("rooms.get", room=room)).online == 1
+            with pytest.raises(OperationError) as refused:
+                await other.call("messages.publish", room=room, type=4, payload=[5])
+            assert refused.value.code is ErrorCode.BAD_FIELD
+            await ben.send((Call("rooms.get", "", {"room": room}), number, 5))
+            frame, result = await ben.expect(Result)
+            assert (frame.room, frame.sequence, result.result.online) == (number, 5, 1)
+            await ben.send((Call("rooms.close", "", {"room": room}), number, 6))
+            assert (await ben.expect(ErrorReply))[1].code == ErrorCode.NOT_ALLOWED
+        refusals: list[tuple[str, dict[str, Any]]] = [("rooms.list", {}), ("users.revoke", {"user": "ben"})]
+        for operation, fields in refusals:
+            with pytest.raises(OperationError) as missing:
+                await other.call(operation, **fields)
+            assert missing.value.code is ErrorCode.UNKNOWN_OPERATION
+
+
+async def test_a_node_that_drains_gives_its_rooms_to_others_and_their_viewers_stay() -> None:
+    async with running_nodes("a", "b", **MEMORY_ONLY) as nodes:
+        room = nodes.room_on("a")
+        async with joined_link(nodes["b"].broker, "dev:ben", room) as (ben, number):
+            await nodes["a"].nodes.drain()
+            await until(lambda: nodes.owner_of(room) is nodes["b"])
+            await until(lambda: (found := nodes["b"].broker.hub.find(room)) is not None and found.state.online == 1)
+            await ben.post(number, 3, MessageType.DANMAKU, ("还在吗",))
+            assert "还在吗" in await texts(ben, number, "还在吗")

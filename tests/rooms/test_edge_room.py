@@ -1,0 +1,90 @@
+"""A room of another node: events in order and once, whatever its channel loses, repeats or overtakes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.core.rooms.event_ids import EventIds
+from broker.ledger import ResultBatch
+from broker.rooms.edge_room import EdgeRoom
+from broker.rooms.encoding import Content
+from broker.rooms.fanout import FanOut
+from broker.rooms.measures import RoomMeasures
+from broker.rooms.node_messages import EventsFound, RoomOutput
+from protocol.codes import Lane, MessageType
+from protocol.frames import pack_body
+from protocol.messages import Event
+
+
+def event(offset: int) -> Event:
+    return Event(MessageType.ANNOUNCEMENT, offset, "host", "Host", (f"event {offset}",))
+
+
+def output(number: int, offsets: list[int], last: int = 0) -> RoomOutput:
+    contents = tuple(Content(event(offset), Lane.CONTROL, offset) for offset in offsets)
+    return RoomOutput(1, number, max([last, *offsets]), True, (contents, contents, contents))
+
+
+class Edge:
+    """An edge room whose output is noted."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.written: list[int] = []
+        self.room = EdgeRoom(
+            "live", 1, FanOut(), ResultBatch(), clock=lambda: 0.0, unix_ms=lambda: 0, event_ids=EventIds(bytes(32)),
+            measures=RoomMeasures(), ask=lambda room: self.asked.append(room.offset),
+            forward=lambda room, member, sequence, post: None, left=lambda room, member: None,
+        )  # fmt: skip
+        self.room.members.mirror = self
+        self.room.follow("a", 5, 77, 0)
+
+    def publish(self, by_tier: Any, to_staff: bool) -> None:
+        self.written += [content.sequence for content in by_tier[0]]
+
+    def answer(self, last: int) -> None:
+        after = self.room.offset
+        events = tuple((0, offset, pack_body(event(offset))) for offset in range(after + 1, last + 1))
+        self.room.found(EventsFound("live", 77, after, events))
+
+
+def test_missing_events_are_asked_for_and_come_before_later_ones() -> None:
+    edge = Edge()
+    edge.room.take(output(1, [1]))
+    edge.room.take(output(3, [3]))
+    edge.room.take(output(4, [4]))
+    assert (edge.written, edge.asked, edge.room.lost) == ([1], [1], 1)
+    edge.answer(3)
+    assert edge.written == [1, 2, 3, 4]
+
+
+def test_a_message_without_events_tells_that_one_is_missing() -> None:
+    edge = Edge()
+    edge.room.take(output(2, [], last=1))
+    assert edge.asked == [0]
+    edge.answer(1)
+    assert edge.written == [1]
+
+
+def test_an_older_fence_is_not_heard() -> None:
+    edge = Edge()
+    edge.room.take(output(1, [1])._replace(fence=2))
+    edge.room.take(output(9, [2]))
+    assert edge.written == [1]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=30))
+def test_events_come_once_and_in_order_whatever_is_lost_or_repeated(fates: list[tuple[bool, bool]]) -> None:
+    edge = Edge()
+    for number, (is_lost, is_repeated) in enumerate(fates, 1):
+        for _ in range(0 if is_lost else 1 + is_repeated):
+            edge.room.take(output(number, [number]))
+        if is_repeated:
+            edge.answer(number)
+    edge.room.take(output(len(fates) + 1, [], last=len(fates)))
+    edge.answer(len(fates))
+    edge.answer(len(fates))
+    assert edge.written == list(range(1, len(fates) + 1))
