@@ -487,7 +487,7 @@ class Broker:
         api_keys = self._read_api_keys(config)
         webhook_files = None if self.webhooks is None else self.webhooks.read(config.webhooks)
         question_files = self.questions.read(config.webhooks)
-        reload_ledger(self.ledger, config)
+        has_other_ledger_keys = reload_ledger(self.ledger, config)
         self.listener.reload(config)
         if "types" in changed:
             custom = configured.custom_rules(running)
@@ -513,12 +513,11 @@ class Broker:
         has_other_dictionary = self.context.use_dictionary(dictionary)
         has_other_words = self.screening.use(words, running.moderation)
         self.config = running
-        if keys_before != keys_of(api_keys) and "api.key_file" not in changed:
-            changed.append("api.key_file")  # the same file, with other keys
-        if has_other_dictionary and "link.dictionary_file" not in changed:
-            changed.append("link.dictionary_file")  # the same file, with another dictionary
-        if has_other_words and "moderation.lists" not in changed:
-            changed.append("moderation.lists")  # the same files, with other words
+        read_again = {  # the same files, perhaps with other contents
+            "api.key_file": keys_before != keys_of(api_keys), "ledger.key_file": has_other_ledger_keys,
+            "link.dictionary_file": has_other_dictionary, "moderation.lists": has_other_words,
+        }  # fmt: skip
+        changed += [name for name, is_other in read_again.items() if is_other and name not in changed]
         in_force = [name for name in changed if name not in for_restart]
         log.info("configuration reloaded", changed=in_force)
         if for_restart:

@@ -99,17 +99,24 @@ def export(
     after: int,
     output: Any,
 ) -> None:
-    """Write the entries of the audit as NDJSON, the oldest first; the chain is checked on the way."""
+    """Write the entries of the audit as NDJSON, the oldest first; the chain is checked on the way.
+
+    Where no entry matches, standard error says so.
+    """
     # Any: click's file object.
     if room is not None and tenant is None:
         tenant = ""
     selection = AuditFilter(tenant, actor, subject, operation, room)
     keys = keys_of(config_path, settings, key_file, is_configured=data_dir is None and copy is None)
+    count = 0
     with opened(config_path, settings, data_dir, copy, keys) as reader:
         for stored in entries_of(reader, after):
             entry = audit_of(stored)
             if entry is not None and selection.selects(entry):
                 output.write(json.dumps(_line(stored.seq, stored.at_ms, entry), ensure_ascii=False) + "\n")
+                count += 1
+    if not count:
+        click.echo("no entry of the audit matches", err=True)
 
 
 def _line(number: int, at_ms: int, entry: AuditEntry) -> dict[str, Any]:

@@ -47,7 +47,7 @@ from protocol.clients.events import (
     TickAccount,
     TopLiker,
 )
-from protocol.codes import CloseCode, KeyCause, Lane, MessageType, Role, RoomPhase, Tier
+from protocol.codes import CloseCode, KeyCause, Lane, LeaveReason, MessageType, Role, RoomPhase, Tier
 from protocol.messages import Account, Joined, PinnedMessage
 from protocol.payloads import (
     PAYLOAD_KINDS,
@@ -65,6 +65,8 @@ from protocol.text import plain
 
 __all__ = ["EventPrinter", "as_json", "tail"]
 
+_REMOVED = frozenset({LeaveReason.KICKED, LeaveReason.BANNED, LeaveReason.NOT_GRANTED})
+"""The command ends by them, with exit status 1; by the end of the room, with 0."""
 TailEvent = RoomEvent | ClientEvent | Joined
 """Everything that the command prints."""
 
@@ -111,6 +113,10 @@ async def _watch(
                 try:
                     async for event in room:
                         print_event(event)
+                        if isinstance(event, RoomLeft) and event.reason in _REMOVED:
+                            raise click.ClickException(
+                                f"room {room_name}: {event.reason.name.lower().replace('_', ' ')}"
+                            )
                 except ClientClosed as closed:
                     raise click.ClickException(f"the broker closed the link: {plain(closed.reason)}") from closed
                 except RoomRefused as refused:

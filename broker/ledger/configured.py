@@ -65,15 +65,17 @@ def ledger_of(
     )
 
 
-def reload_ledger(ledger: Ledger | None, config: Config) -> None:
-    """Take the keys and the rules of marketing of a configuration that is read again. FileError, or ValueError, with
-    nothing changed, where the keys cannot be used."""
-    if ledger is not None:
-        try:
-            ledger.use_keys(_keys_of(config.ledger))
-        except LedgerRefused as error:
-            raise ValueError(f"ledger.key_file: {error}") from error
-        ledger.use_marketing(marketing_rules_of(config.privacy))
+def reload_ledger(ledger: Ledger | None, config: Config) -> bool:
+    """Take the keys and the rules of marketing of a configuration that is read again; return whether the keys are other
+    ones. FileError, or ValueError, with nothing changed, where the keys cannot be used."""
+    if ledger is None:
+        return False
+    try:
+        has_other_keys = ledger.use_keys(_keys_of(config.ledger))
+    except LedgerRefused as error:
+        raise ValueError(f"ledger.key_file: {error}") from error
+    ledger.use_marketing(marketing_rules_of(config.privacy))
+    return has_other_keys
 
 
 def marketing_rules_of(privacy: PrivacyConfig) -> MarketingRules:

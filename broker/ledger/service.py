@@ -212,9 +212,10 @@ class Ledger:
                 self._flushed = trio.Event()
             await self._flushed.wait()
 
-    def use_keys(self, keys: LedgerKeys | None) -> None:
-        """Encrypt with the first of other keys from now on; None = encrypt nothing more. LedgerRefused where one is
-        missing that what is kept needs."""
+    def use_keys(self, keys: LedgerKeys | None) -> bool:
+        """Encrypt with the first of other keys from now on; None = encrypt nothing more. Return whether they are
+        other ones. LedgerRefused where one is missing that what is kept needs."""
+        has_changed = (() if self._keys is None else self._keys.ids) != (() if keys is None else keys.ids)
         if self._reader is not None and self._store is not None:
             before = () if self._keys is None else self._keys.ids
             used = self._store.cipher.used | self._recorded_keys.intersection(before)
@@ -223,6 +224,7 @@ class Ledger:
             self._store.cipher.use(keys)
             self._reader.cipher.use(keys)
         self._keys = keys
+        return has_changed
 
     def use_marketing(self, rules: MarketingRules) -> None:
         """Take other rules of marketing for what is written from now on."""

@@ -64,6 +64,17 @@ async def test_a_burst_prints_each_result_and_fails_as_a_whole() -> None:
         assert said.out.endswith("3 of 5 shown, merged or counted\n")
 
 
+async def test_a_user_that_is_banned_reads_why_and_the_command_fails() -> None:
+    async with serving() as broker, running("tail", "lobby", "--url", broker.url, "--token", "dev:eve") as tail:
+        await tail.out.until("joined lobby")
+        async with open_client(broker.url, "dev:max:host") as host:
+            await host.join("lobby")
+            await host.call("users.kick", room="lobby", user="eve", ban_s=600)
+        assert "banned" in await tail.out.until("!!")
+        assert await tail.wait(60) == 1
+        assert await tail.err.next() == "Error: room lobby: banned"
+
+
 async def test_json_is_one_object_a_line_and_the_time_ends_it() -> None:
     async with serving() as broker:
         url = f"ws://127.0.0.1:{broker.port}/"

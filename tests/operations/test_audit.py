@@ -175,6 +175,8 @@ async def test_the_command_verifies_anchors_and_exports(directory: Path) -> None
         assert why in result.output
     lines = [json.loads(line) for line in run("export", "--subject", "ann").output.splitlines()]
     assert [(line["operation"], line["actor"]) for line in lines] == [("users.disconnect", "shop")]
+    nothing = run("export", "--subject", "bob")
+    assert (nothing.exit_code, nothing.stdout, nothing.stderr) == (0, "", "no entry of the audit matches\n")
 
 
 def test_a_summary_has_no_text_no_code_and_no_secret() -> None:

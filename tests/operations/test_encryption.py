@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 import trio.testing
 
 from broker.ledger import LedgerRefused, Reader, database_path, open_directory
@@ -123,7 +124,11 @@ async def test_a_reload_takes_a_new_key_and_keeps_the_old_one_for_what_it_has_en
     async with running_broker(ledger=settings(directory, file)) as broker:
         await operate(broker, "users.set_tags", "ann", ["old"])
         key_file(file, "second", "first")
-        broker.reload(config)
+        with structlog.testing.capture_logs() as lines:
+            for _ in range(2):
+                broker.reload(config)
+        changes = [line["changed"] for line in lines if line["event"] == "configuration reloaded"]
+        assert ["ledger.key_file" in names for names in changes] == [True, False]
         await operate(broker, "users.set_tags", "bob", ["new"])
         key_file(file, "second")
         with pytest.raises(ValueError, match=r"ledger\.key_file: .* does not have that key"):
