@@ -27,6 +27,15 @@ FOCUS = """() => {
 }"""
 
 
+BUSY_ONCE = """() => {
+  const { client } = roomcastPage, join = client.join;
+  client.join = () => {
+    client.join = join;
+    return Promise.reject(Object.assign(new Error("busy"), { error: "overloaded", retryAfterMs: 10 }));
+  };
+}"""
+
+
 def check(page: Any) -> None:
     """Fail if the page cannot be read or used as it is now."""
     assert bad_names(page) == []
@@ -95,7 +104,10 @@ def test_a_room_ends_and_opens_again(broker: PageBroker, viewers: Viewers) -> No
     page.get_by_role("button", name="Try again").click()
     assert page.locator("#veil").is_visible()
     broker.call("rooms.open", room="twice")
+    # The broker is too busy for it once: the page says so and asks again by itself.
+    page.evaluate(BUSY_ONCE)
     page.get_by_role("button", name="Try again").click()
+    page.locator("#veil", has_text="Too busy just now").wait_for()
     wait_until(lambda: page.evaluate("document.body.dataset.state") == "live")
     assert page.locator("#veil").is_hidden()
     say(page, "second evening")

@@ -347,6 +347,59 @@ test("a function for tokens is asked again after a refused one, and ends the cli
   client.close();
 });
 
+/** Every array, map and set that can be reached from an object, with its path and size. */
+function tables(root) {
+  const seen = new Set(), found = [];
+  const walk = (value, path) => {
+    if (value === null || typeof value !== "object" || ArrayBuffer.isView(value) || seen.has(value)) return;
+    seen.add(value);
+    if (Array.isArray(value)) found.push([path, value.length]);
+    if (value instanceof Map || value instanceof Set) {
+      found.push([path, value.size]);
+      for (const each of value.values()) walk(each, `${path}[]`);
+      return;
+    }
+    for (const key of Reflect.ownKeys(value)) {
+      const { value: inner } = Object.getOwnPropertyDescriptor(value, key);
+      walk(inner, `${path}.${String(key)}`);
+    }
+  };
+  walk(root, "client");
+  return found;
+}
+
+test("no table of a client that is open for a day grows", async () => {
+  const broker = new Broker();
+  broker.answers[OPCODES.POST] = (body, sequence, send) => send(frame(OPCODES.ACK, [[[sequence, 4, 0]], [], []]));
+  broker.answers[OPCODES.CALL] = ([operation], sequence, send) => send(frame(OPCODES.RESULT, [operation, null], { sequence }));
+  const client = await clientOf(broker);
+  const room = await client.join("lobby");
+  await settle();
+  client.on("direct", () => {});
+  const most = new Map();
+  for (let n = 1; n <= 3000; n++) {
+    broker.link.send(event(n, `text ${n}`));
+    broker.link.send(frame(OPCODES.TICK, [n, 100, 0, [[1, `u-${n}`, `n ${n}`, [`t ${n}`, null]]]], { room: 3, sequence: n, lane: 3 }));
+    broker.link.send(frame(OPCODES.DIRECT, [n, 4, 1000 + n, ["coupon"]], { lane: 1 }));
+    broker.link.send(frame(OPCODES.DIRECT, [0, 8, n, [1, 1]], { lane: 1 }));
+    broker.link.send(frame(OPCODES.PONG, [1, Date.now(), [], n, "", 0]));
+    if (n % 3 === 0) assert.equal((await room.say(`held ${n}`)).outcome, "held");
+    if (n % 5 === 0) await client.call(`made.up${n}`);
+    if (n % 500 === 0) {
+      broker.link.lose();
+      broker.answers[OPCODES.RESUME] = ([name], sequence, send) => send(frame(OPCODES.RESUME, [true, 0, joined(name, n)], { room: 3, sequence }));
+      await client.opened();
+      await client.join("lobby");
+      await settle();
+    }
+    if (n % 100 === 0) for (const [path, size] of tables(client)) most.set(path, Math.max(size, most.get(path) ?? 0));
+  }
+  const large = [...most].filter(([, size]) => size > 1024);
+  assert.deepEqual(large, []);
+  assert.ok([...most.keys()].some((path) => path.includes("_seen")), "the walk finds tables");
+  client.close();
+});
+
 test("an hour of ticks at 20 a second leaves the heap as it was", { skip: !globalThis.gc }, async () => {
   const broker = new Broker();
   const client = await clientOf(broker);

@@ -30,7 +30,7 @@ use(base, words);
 localise();
 pageControls();
 
-const STAFF = new Set(["host", "assistant"]), MAX_NAMES = 2000, MISSED_CHIP_MS = 10_000, AGAIN_MS = 60_000;
+const STAFF = new Set(["host", "assistant"]), MAX_NAMES = 2000, MISSED_CHIP_MS = 10_000, AGAIN_MS = 60_000, BUSY_MS = 3000, PASSING = new Set(["overloaded", "rate_limited", "unavailable"]);
 const isPhone = () => innerWidth < 720, startedWide = !isPhone();
 const settings = brokerSettings(), name = roomOfPage(), view = new RoomView(), names = new Map();
 let room = null, myUser = "", likers = [], pane = "chat", isDrawn = false, merged = new Map(), perSecond = 0, flew = 0, slowUntil = 0, seenOne = false, againMs = AGAIN_MS, againTimer = 0;
@@ -84,7 +84,7 @@ addEventListener("offline", drawState);
 addEventListener("languagechange", (event) => { event.detail.hash = ""; });
 enter();
 
-/** Joins; where the show has ended, it asks again by and by, for a room may be opened again. */
+/** Joins; where the broker is busy it asks again soon, where the show has ended by and by, for a room may be opened again. */
 async function enter() {
   clearTimeout(againTimer);
   try {
@@ -92,7 +92,8 @@ async function enter() {
   } catch (error) {
     parts.state.fail(error);
     drawState();
-    if (parts.state.isEnded) enterLater();
+    if (PASSING.has(error.error)) againTimer = setTimeout(enter, Math.max(BUSY_MS, error.retryAfterMs) * (1 + Math.random()));
+    else if (parts.state.isEnded) enterLater();
     return;
   }
   againMs = AGAIN_MS;

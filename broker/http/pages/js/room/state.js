@@ -48,10 +48,10 @@ export function pageState() {
   }
 
   function reasonAndCode() {
-    if (left) return { reason: has(`left.${left}`) ? t(`left.${left}`) : left, code: left };
+    if (left && left !== "room_ended") return { reason: has(`left.${left}`) ? t(`left.${left}`) : left, code: left };
     if (has(`left.${problem.error}`)) return { reason: t(`left.${problem.error}`), code: problem.error };
     const code = problem.code ?? "", isRoom = problem.error === "unknown_room";
-    return { reason: isRoom ? t("error.room") : code >= 4400 && code < 4600 ? t("error.link") : problem.message || problem.reason || String(problem.error ?? ""), code: problem.error ?? code };
+    return { reason: isRoom ? t("error.room") : has(`error.${problem.error}`) ? t(`error.${problem.error}`) : code >= 4400 && code < 4600 ? t("error.link") : problem.message || problem.reason || String(problem.error ?? ""), code: problem.error ?? code };
   }
 
   return {
