@@ -146,6 +146,7 @@ class Ownership:
         "_claim_is_open",
         "_has_state",
         "_heir",
+        "_incarnation",
         "_is_asking",
         "_is_dirty",
         "_is_new",
@@ -178,7 +179,9 @@ class Ownership:
         self._is_asking = False
         """Whether a question or an append is open."""
         self._must_claim = False
-        """Whether others may have claimed the room since: the lease was lost, or the engine has lost the record."""
+        """Whether the engine has lost the record."""
+        self._incarnation = ""
+        """Life of the node in which the room was last claimed."""
         self._claim_is_open = False
         """Whether a claim may have been granted whose answer was lost."""
         self._is_dirty = False
@@ -192,7 +195,14 @@ class Ownership:
 
     def may_decide(self, now: float) -> bool:
         """Return whether answers may be given from memory, and decisions taken; ticks go to other nodes only then."""
-        return self.state is OwnershipState.OWNER and self._lease.is_valid(now)
+        return self.state is OwnershipState.OWNER and self._holds(now)
+
+    def _holds(self, now: float) -> bool:
+        """Return whether nobody else can have claimed the room since this node did, as far as leases go.
+
+        A node that was lost and born again has a valid lease, but between the two anybody may have claimed.
+        """
+        return self._lease.is_valid(now) and self._incarnation == self._lease.incarnation
 
     def may_append(self, now: float) -> bool:
         """Return whether the next append may be sent: one at a time."""
@@ -244,13 +254,6 @@ class Ownership:
         """Look at the lease, and ask again what failed. To be called at each result of a beat, and between."""
         return self._next(now)
 
-    def lease_lost(self, now: float) -> list[OwnershipEffect]:
-        """Take that the engine did not have the node's record any more: others may have claimed the room."""
-        if self.state in _FREE or self.state is OwnershipState.RELEASING:
-            return []
-        self._must_claim = True
-        return self._next(now)
-
     # ---- answers to ClaimRoom
 
     def claim_granted(self, fence: int, offset: int, fact: int, is_new: bool, now: float) -> list[OwnershipEffect]:
@@ -294,7 +297,7 @@ class Ownership:
         if self.state is OwnershipState.FOLDING:
             self._has_state = True
             self.state = OwnershipState.OWNER
-            if self._lease.is_valid(now) and not self._must_claim:
+            if self._holds(now) and not self._must_claim:
                 return [StartRoom(self._is_new)]
             self.state = OwnershipState.SUSPENDED
             return [StartRoom(self._is_new), PauseRoom("the lease has ended"), *self._next(now)]
@@ -391,15 +394,14 @@ class Ownership:
         """Return what follows from the state when nothing is open."""
         effects: list[OwnershipEffect] = []
         is_valid = self._lease.is_valid(now)
-        if self.state is OwnershipState.OWNER and (self._must_claim or not is_valid):
+        if self.state is OwnershipState.OWNER and (self._must_claim or not self._holds(now)):
             self.state = OwnershipState.SUSPENDED
             effects.append(PauseRoom("the lease has ended"))
         if self._is_asking:
             return effects
         match self.state:
             case OwnershipState.CLAIMING if is_valid:
-                self._must_claim = False
-                effects.append(self._ask(ClaimRoom(self._seen_fence, self.end, self.fence)))
+                effects.append(self._claim())
             case OwnershipState.FOLDING:
                 effects.append(self._ask(FoldLog(LogEnd(), checks_owner=False)))
             case OwnershipState.RELEASING:
@@ -410,10 +412,9 @@ class Ownership:
 
     def _recover(self) -> list[OwnershipEffect]:
         """Return the next step of a suspended room, whose lease is valid, towards deciding again."""
-        if self._must_claim:
-            self._must_claim = False
+        if self._must_claim or self._incarnation != self._lease.incarnation:
             self.state = OwnershipState.CLAIMING
-            return [self._ask(ClaimRoom(self._seen_fence, self.end, self.fence))]
+            return [self._claim()]
         if self._must_refound:
             return [self._ask(RefoundRoom())]
         if self._repair_after is not None:
@@ -422,6 +423,11 @@ class Ownership:
             return [self._ask(FoldLog(self.end, checks_owner=True))]
         self.state = OwnershipState.OWNER
         return [ContinueRoom()]
+
+    def _claim(self) -> OwnershipEffect:
+        self._must_claim = False
+        self._incarnation = self._lease.incarnation
+        return self._ask(ClaimRoom(self._seen_fence, self.end, self.fence))
 
     def _ask(self, question: OwnershipEffect) -> OwnershipEffect:
         self._is_asking = True

@@ -224,7 +224,7 @@ class OwnershipMachine(RuleBasedStateMachine):
             host.lease.lost(f"{node}{host.lives}")
             self.engine.born(node, host.lease.incarnation)
             host.lease.confirmed(host.now, host.now)
-            host.perform(host.room.lease_lost(host.now))
+            # The room has not looked yet, and may do nothing until it does.
 
     @rule(node=nodes)
     def claim(self, node: str) -> None:
@@ -271,6 +271,7 @@ class OwnershipMachine(RuleBasedStateMachine):
         for _ in range(beats):
             self.wait(0.5)
             self.beat(node, 0.0, True)
+            self.check(node)
             self.round_trip(node, False)
             self.claim(node)
             self.round_trip(node, False)
@@ -347,6 +348,7 @@ class OwnershipMachine(RuleBasedStateMachine):
             self.wait(0.4)
             for node in NODES:
                 self.beat(node, 0.0, True)
+                self.check(node)
                 self.round_trip(node, False)
             if not any(host.room.may_append(host.now) for host in self.hosts.values()):
                 self.claim("a")
@@ -445,9 +447,9 @@ def test_one_that_is_faster_to_found_the_room_anew_has_it() -> None:
 def test_a_lost_lease_is_claimed_back_with_the_state() -> None:
     room, lease = owner()
     lease.lost("i2")
-    assert room.lease_lost(1.0) == [PauseRoom("the lease has ended")]
     lease.confirmed(1.1, 1.2)
-    assert room.check(1.2) == [ClaimRoom(7, LogEnd(3, 2), 7)]
+    assert not room.may_decide(1.2)  # before anybody has told the room
+    assert room.check(1.2) == [PauseRoom("the lease has ended"), ClaimRoom(7, LogEnd(3, 2), 7)]
     assert room.claim_granted(9, 4, 2, False, 1.3) == [FoldLog(LogEnd(3, 2), checks_owner=True)]
     assert room.folded(LogEnd(4, 2), 1.4) == [ContinueRoom()]
 
