@@ -100,3 +100,42 @@ async def test_a_sale_goes_on_when_its_owner_is_killed_and_never_sells_a_unit_tw
         assert len(got) == STOCK, after
         assert set(before) <= set(got)
         assert nodes.owner_of(room) not in (None, nodes["a"])
+
+
+async def test_a_packet_is_shared_out_exactly_when_the_owner_is_cut_off_and_comes_back(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", ledger={"data_dir": str(tmp_path)}) as nodes:
+        room = nodes.room_on("a")
+        broker = nodes["b"].broker
+        await broker.call("rooms.open", room=room)
+        await broker.call(
+            "packets.create", room=room, id="p1", order_id="o-1", total_cents=1000, count=8, idempotency_key="p"
+        )
+        shares: dict[str, int] = {}
+
+        async def grab(node: str, user: str) -> None:
+            async with nodes[node].broker.connect(f"dev:{user}") as client:
+                await client.join(room)
+                while user not in shares:
+                    try:
+                        shares[user] = (await client.call("packets.grab", room=room, id="p1", key=f"grab-{user}")).cents
+                    except CallLost:
+                        continue
+                    except CallRefused as error:
+                        if error.code not in (ErrorCode.OVERLOADED, ErrorCode.RATE_LIMITED):
+                            shares[user] = 0
+                        await trio.sleep(0.05)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(3):
+                nursery.start_soon(grab, "a", f"early{number}")
+        nodes["a"].engine.cut()
+        async with trio.open_nursery() as nursery:
+            for number in range(4):
+                nursery.start_soon(grab, "b", f"late{number}")
+            await until(lambda: sum(user.startswith("late") and cents > 0 for user, cents in shares.items()) == 4)
+            nodes["a"].engine.mend()
+            for number in range(4):
+                nursery.start_soon(grab, "a", f"last{number}")
+        assert room not in nodes["a"].nodes.owners.fences
+        assert sum(shares.values()) == 1000, shares
+        assert sum(cents > 0 for cents in shares.values()) == 8
