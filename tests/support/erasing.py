@@ -159,7 +159,7 @@ async def take_part(broker: Broker, room: str, user: str, shown_name: str, id: s
     now_ms = broker.clock.now_ms()
     later_ms = now_ms + 3_600_000
     sale = {"sku": "mug", "stock": 50, "price_cents": 100, "open_at_ms": now_ms, "close_at_ms": later_ms}
-    windows = {"first_window_ms": 0, "window_ms": 0}
+    windows = {"first_window_ms": 0, "window_ms": 0, "reserve_ms": 600_000}  # no reservation ends meanwhile
     await ask("", "sales.create", id=id, key=False, **sale, **windows)
     await ask("", "packets.create", id=id, order_id=id, total_cents=1000, count=5)
     await ask("", "coupons.create", id=id, count=5)

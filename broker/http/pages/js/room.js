@@ -22,7 +22,7 @@ import { openSheet } from "./parts/sheet.js";
 import { tabs } from "./parts/tabs.js";
 import { toast } from "./parts/toast.js";
 import { actions } from "./room/actions.js";
-import { phoneSide, stageTools } from "./room/controls.js";
+import { likeButton, phoneSide, shortcuts, stageTools } from "./room/controls.js";
 import { pageState } from "./room/state.js";
 import { RoomView, stateOf, textOfEntry } from "./room/view.js";
 
@@ -65,7 +65,8 @@ $("#cart").addEventListener("click", () => showPane("goods"));
 $("#more-panes").addEventListener("click", () => showPane("mine"));
 $("#follow").addEventListener("click", () => act.follow(!view.follows));
 $("#veil-try").addEventListener("click", () => { if (parts.state.isEnded) enter(); else location.reload(); });
-likeButton($("#like"));
+likeButton($("#like"), () => { if (!room?.isJoined) return; room.like(); parts.hearts.add(); });
+shortcuts(side, parts.composer);
 
 // ---- the link
 
@@ -282,23 +283,6 @@ function openLine(line) {
   const close = openSheet(line.name, el("p.said", {}, line.text), el("div.row.wrap", {}, item("line.reply", () => parts.composer.reply(line.name)), item("line.copy", () => navigator.clipboard?.writeText(line.text).then(() => toast(t("line.copied")))), item("line.report", () => act.report(line))));
 }
 
-/** A press is a like, holding gives five a second; the client sums them and sends once a second. */
-function likeButton(button) {
-  let timer = 0;
-  const give = () => { if (!room?.isJoined) return; room.like(); parts.hearts.add(); };
-  const stop = () => { clearInterval(timer); timer = 0; };
-  button.addEventListener("pointerdown", () => { stop(); timer = setInterval(give, 200); });
-  for (const event of ["pointerup", "pointerleave", "pointercancel", "blur"]) button.addEventListener(event, stop);
-  button.addEventListener("click", give);
-}
-
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") { for (const panel of $$(".panel")) panel.hidden = true; side.close(); }
-  if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "/") { event.preventDefault(); parts.composer.focus(); }
-  if (event.key === "d") $("#pause").click();
-  if (event.key === "l") $("#like").click();
-});
 for (const id of ["density", "size", "opacity", "off"]) $(`#${id}`).addEventListener("change", () => { const { density, size, opacity, off } = stage.options; keep("fly", { density, size, opacity, off }); });
 
 setInterval(() => {

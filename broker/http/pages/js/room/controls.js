@@ -35,3 +35,23 @@ export function phoneSide() {
   $("#close-side").addEventListener("click", close);
   return { open, close };
 }
+
+/** A press is a like, holding gives five a second; the client sums them and sends once a second. */
+export function likeButton(button, give) {
+  let timer = 0;
+  const stop = () => { clearInterval(timer); timer = 0; };
+  button.addEventListener("pointerdown", () => { stop(); timer = setInterval(give, 200); });
+  for (const event of ["pointerup", "pointerleave", "pointercancel", "blur"]) button.addEventListener(event, stop);
+  button.addEventListener("click", give);
+}
+
+/** Keys of the page: / writes, d pauses danmaku, l likes, Escape closes what is open. */
+export function shortcuts(side, composer) {
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") { for (const panel of $$(".panel")) panel.hidden = true; side.close(); }
+    if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "/") { event.preventDefault(); composer.focus(); }
+    if (event.key === "d") $("#pause").click();
+    if (event.key === "l") $("#like").click();
+  });
+}
