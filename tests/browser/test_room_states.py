@@ -182,6 +182,7 @@ def test_a_mode_says_why_a_message_was_not_sent(broker: PageBroker, viewers: Vie
         broker.call("moderation.set_modes", room=room, **modes)
         page = viewers.pages[0] if viewers.pages else viewers.open(broker, room, "ann")
         page.goto(f"{broker.viewers}/room/{room}?lang=en&user=ann")
+        page.wait_for_function("globalThis.document.body.dataset.state === 'live'")
         say(page, "look at https://shop.example.com/x")
         line(page, "look at").locator(".fate.bad", has_text=f"not sent: {words}").wait_for()
 
