@@ -1,7 +1,7 @@
 """Which node owns which room, as this node knows it: its lease, its claims, and the owners that it has looked up.
 
-A room is looked up when somebody here wants it. One without a living owner is claimed by the node that it is placed on,
-which is told that the room is wanted. See `broker.core.nodes.membership` for who may claim, `broker.engine.base` for
+A room is looked up when this node needs it. One without a live owner is claimed by the node that it is placed on, which
+is notified that the room is wanted. See `broker.core.nodes.membership` for who may claim, `broker.engine.base` for
 what makes it safe.
 """
 
@@ -51,7 +51,7 @@ class RoomsOfNode(Protocol):
         """Take that a node, or an earlier life of it, is gone."""
 
     def wanted(self, node: str, name: str) -> None:
-        """Tell a node that a room is wanted that is placed on it."""
+        """Notify a node that a room placed on it is wanted."""
 
 
 class RoomOwners:
@@ -91,7 +91,7 @@ class RoomOwners:
         return self.node if name in self.fences else self._known.get(name)
 
     def find(self, name: str, on_found: OnFound) -> None:
-        """Find out who owns a room, claiming it if it is placed here and nobody does; then call back, once."""
+        """Find out who owns a room, claiming it if it is placed here and has no owner; then call back, once."""
         waiting = self._looking.get(name)
         if waiting is not None:
             waiting.append(on_found)
@@ -201,7 +201,7 @@ class RoomOwners:
                 self._nursery = None
 
     async def start_leaving(self) -> None:
-        """Tell the others that this node takes no more rooms: they are placed on other nodes from now on."""
+        """Announce that this node takes no more rooms: they are placed on other nodes from now on."""
         self.is_leaving = True
         await self._beat()
 
@@ -211,16 +211,13 @@ class RoomOwners:
             with trio.move_on_after(self._patience_s):
                 body = pack_body((1.0, self.is_leaving, self._address))
                 if not self.lease.incarnation:
-                    birth = await self.engine.born(body)
-                    self.lease.incarnation = birth.incarnation
-                    self.table.found_data_set(birth.lineage_age_ms / 1000, self._clock())
-                    self.lease.confirmed(sent_at, self._clock())
+                    await self._begin_life(body)
                 elif await self.engine.beat(self.lease.incarnation, body):
                     self.lease.confirmed(sent_at, self._clock())
                 else:
                     log.warning("the lease of this node was lost", rooms=len(self.fences))
                     self.lease.lost("")
-                    await self._born_again()
+                    await self._begin_life(body)
                 asked_at = self._clock()
                 self._read(await self.engine.nodes(), asked_at)
         except EngineError as error:
@@ -230,17 +227,22 @@ class RoomOwners:
     def _patience_s(self) -> float:
         return 4 * BEAT_S
 
-    async def _born_again(self) -> None:
-        """Live on as another incarnation; what nobody has claimed meanwhile stays, with its fence."""
+    async def _begin_life(self, body: bytes) -> None:
+        """Become a new incarnation; rooms of an earlier one that no other node has claimed stay, with their fences.
+
+        The lease begins when all have been looked up: until then this node answers nothing from memory. An error on the
+        way leaves it without an incarnation, and the next beat begins again.
+        """
         sent_at = self._clock()
-        birth = await self.engine.born(pack_body((1.0, self.is_leaving, self._address)))
-        self.lease.incarnation = birth.incarnation
-        self.lease.confirmed(sent_at, self._clock())
+        birth = await self.engine.born(body)
+        self.table.found_data_set(birth.lineage_age_ms / 1000, self._clock())
         for name, fence in list(self.fences.items()):
             record = await self.engine.owner(name)
             if record is None or (record.node, record.fence) != (self.node, fence):
                 self.drop(name)
                 self._rooms.lost(name)
+        self.lease.incarnation = birth.incarnation
+        self.lease.confirmed(sent_at, self._clock())
 
     def _read(self, records: Sequence[NodeRecord], asked_at: float) -> None:
         peers, incarnations = [], {}
