@@ -60,7 +60,7 @@ __all__ = [
 ]
 
 MAX_APPEND_ITEMS = 256
-"""Items of one append: the engine serves nobody else meanwhile, some 2 ms."""
+"""Items of one append: the engine serves no other client meanwhile, some 2 ms."""
 MAX_APPEND_BYTES = 256 * 1024
 """Bodies of one append together; one item alone may have more, up to the ledger's bound of a body."""
 NODE_TTL_MS = 2000

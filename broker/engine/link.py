@@ -72,7 +72,7 @@ class LinkLimits:
 
 
 class UnansweredRequest(NamedTuple):
-    """One request without an answer. ``on_reply`` None: nobody wants it."""
+    """One request without an answer. ``on_reply`` None: the answer is dropped."""
 
     on_reply: ReplyHandler | None
     nbytes: int

@@ -176,7 +176,7 @@ class RedisEngine:
         self._listener = listener
         self._channels.attach(self._subscriptions, listener)
         async with trio.open_nursery() as nursery:
-            for link in self._links:  # one after the other: a refusal is told once
+            for link in self._links:  # one after the other: a refusal is logged once
                 await nursery.start(link.run)
             nursery.start_soon(self._channels.measure)
             nursery.start_soon(self._watch_server)

@@ -31,7 +31,7 @@ def describe(node: str, control: int, sockets: Mapping[str, Sequence[int]]) -> s
 
 
 def inherited_node() -> str:
-    """Return the name of the node that this process is, "" = nobody supervises it."""
+    """Return the name of the node that this process is, "" = it has no supervisor."""
     name: str = _inherited().get("node", "")
     return name
 

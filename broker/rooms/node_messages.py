@@ -211,7 +211,7 @@ class Moved(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Somebody wants a room that is placed on the receiver: it should claim it."""
+    """A node needs a room that is placed on the receiver, which should claim it."""
 
     room: str
 

@@ -239,7 +239,7 @@ class Nodes:
         self._relays_of(member.session).post(room, sequence, post)
 
     def left(self, room: EdgeRoom, member: Any) -> None:
-        """Tell the owner of a room that a member has left."""
+        """Notify the owner of a room that a member has left."""
         self._relays_of(member.session).leave(room)
 
     def next_relay(self, relay: Relay) -> int:
@@ -388,7 +388,7 @@ class Nodes:
             self._relays_of(link).to(owner).attach(room, member)
 
     def wanted(self, node: str, name: str) -> None:
-        """Tell a node that a room is wanted that is placed on it."""
+        """Notify a node that a room placed on it is wanted."""
         self.send(node, Wanted(name))
 
     def send(self, node: str, record: NodeMessage) -> None:

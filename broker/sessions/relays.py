@@ -261,7 +261,7 @@ class LinkRelays:
         relay.send(post, 0, sequence)
 
     def regrant(self, grant: Grant) -> None:
-        """Tell the owners that the link has a newer token."""
+        """Notify the owners that the link has a newer token."""
         for relay in self.by_node.values():
             self.owner.send(relay.node, LinkGranted(relay.id, pack_grant(grant)))
 

@@ -1,10 +1,9 @@
-"""Membership: whether this node lives in the engine's eyes, which others do, and which rooms it may claim.
+"""Membership: whether the engine counts this node as alive, which other nodes are, and which rooms it may claim.
 
 A node has one lease for all its rooms, renewed by beats. It counts the lease from the moment at which the last
 confirmed beat was *sent*, less a margin, so that it always ends here before it ends at the engine. Others are alive
-while the engine has their record. A node whose record is gone is dead only in the eyes of a node whose own beats have
-succeeded for a whole lease (*healthy*): an engine that stalls lets every lease end, and then nobody takes a room from
-anybody.
+while the engine has their record. Only a node whose own beats have succeeded for a whole lease (*healthy*) takes a node
+without a record as dead: an engine that stalls lets every lease end, and then no node takes a room from another.
 
 A lease decides who may claim and who may answer from memory. It is never the proof of who may write: that is the fence
 (`broker.core.nodes.ownership`). Pure: times are seconds of a monotonic clock, incarnations come from the caller.
@@ -173,7 +172,7 @@ class NodeTable:
         return place(room, self.weights(now))
 
     def may_claim(self, room: str, owner: str | None, now: float, *, owned_before: bool = False) -> bool:
-        """Return whether this node may claim a room that somebody wants.
+        """Return whether this node may claim a room that is wanted.
 
         :param owner: node that the engine's record names, None = none. This node itself counts: in an earlier life.
         :param owned_before: whether this node has the room's state in memory from a time when it owned it.

@@ -96,7 +96,7 @@ class RefoundRoom(NamedTuple):
 
 
 class ReleaseRoom(NamedTuple):
-    """Give the room up, and tell the heir. Answers: `released`, `append_fenced`, `question_failed`."""
+    """Give the room up, and notify its next owner. Answers: `released`, `append_fenced`, `question_failed`."""
 
     heir: str | None
 
@@ -198,9 +198,9 @@ class Ownership:
         return self.state is OwnershipState.OWNER and self._holds(now)
 
     def _holds(self, now: float) -> bool:
-        """Return whether nobody else can have claimed the room since this node did, as far as leases go.
+        """Return whether no other node can have claimed the room since this node did, as far as leases go.
 
-        A node that was lost and born again has a valid lease, but between the two anybody may have claimed.
+        A node that was lost and born again has a valid lease, but between the two another node may have claimed.
         """
         return self._lease.is_valid(now) and self._incarnation == self._lease.incarnation
 
@@ -234,7 +234,7 @@ class Ownership:
     def release(self, heir: str | None, now: float) -> list[OwnershipEffect]:
         """Stop deciding, and give the room up after the open append.
 
-        :param heir: node that will claim it, None = nobody wants it.
+        :param heir: node that will claim it, None = no node wants it.
         """
         if self.state not in _HELD:
             return []
@@ -283,7 +283,7 @@ class Ownership:
         """
         self._is_asking = False
         if owner == self._node and (self._claim_is_open or not self._has_state):
-            self._seen_fence = fence  # nobody had the room between: that claim was compared with the fence before
+            self._seen_fence = fence  # no other node had it between: that claim was compared with the fence before
             return self._next(now)
         return self._drop(owner)
 

@@ -2,7 +2,7 @@
 
 Each node has a score for each room, and the room is placed on the highest. A node that joins takes rooms only for
 itself, a node that leaves gives away only its own: no other room moves. Scores of heavier nodes are higher in the
-proportion of the weights. Every node computes the same from the same names and weights, without asking anybody.
+proportion of the weights. Every node computes the same from the same names and weights, without a request.
 
 A look costs about 1 us a node. Pure: the set of nodes is an argument.
 """
