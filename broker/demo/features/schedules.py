@@ -22,9 +22,11 @@ from protocol.operations.schedules import (
 __all__ = ["ScheduleFeature"]
 
 STARTS = ("start-1", "start-2", "start-3")
-"""Schedules that start a countdown each; the last one is given an earlier time."""
+"""Schedules that start a countdown each."""
 STOP, REFUSED, CANCELLED = "stop-1", "refused-1", "cancelled-1"
 FIRST_MS, STEP_MS, LATER_MS = 3000, 300, 120_000
+"""All but the cancelled one are created for much later, and then given an earlier time, so that no slow machine has
+passed the time of one before it is created."""
 LISTS_AGAIN_S = 0.1
 
 
@@ -36,21 +38,21 @@ class ScheduleFeature(DemoFeature):
 
     async def run(self) -> None:
         await trio.sleep(self.seconds * 0.1)
-        platform, room, begin_ms = self.others.platform, self.others.room, self.others.now_ms()
-        self.at_ms = {id: begin_ms + FIRST_MS + STEP_MS * number for number, id in enumerate((*STARTS, STOP, REFUSED))}
-        self.at_ms[CANCELLED] = begin_ms + LATER_MS
-        last = STARTS[-1]
-        for id, at_ms in self.at_ms.items():
+        platform, room, later_ms = self.others.platform, self.others.room, self.others.now_ms() + LATER_MS
+        for id in (*STARTS, STOP, REFUSED, CANCELLED):
             countdown = {STOP: STARTS[0], REFUSED: "unknown"}.get(id, id)
             operation = "countdowns.stop"
             request: dict[str, Any] = {"room": room, "id": countdown}
             if id in (*STARTS, CANCELLED):
-                operation, request = "countdowns.start", request | {"label": id, "deadline_ms": begin_ms + LATER_MS}
-            job = CreateSchedule(room, id, operation, request, begin_ms + LATER_MS if id == last else at_ms)
+                operation, request = "countdowns.start", request | {"label": id, "deadline_ms": later_ms}
+            job = CreateSchedule(room, id, operation, request, later_ms)
             first, again = await platform.call(job), await platform.call(job)
             self.equal(f"schedule {id}, created twice", first=first.id, second=again.id)
         await platform.call(CancelSchedule(room, CANCELLED))
-        await platform.call(ChangeSchedule(room, last, self.at_ms[last], 1))
+        self.at_ms = {CANCELLED: later_ms}
+        for number, id in enumerate((*STARTS, STOP, REFUSED)):
+            self.at_ms[id] = self.others.now_ms() + FIRST_MS + STEP_MS * number
+            await platform.call(ChangeSchedule(room, id, self.at_ms[id], 1))
         await self._until_run(len(STARTS) + 2)
         for buyer in self.others.buyers:
             await buyer.wait_until(partial(self._has_seen_all, buyer))
