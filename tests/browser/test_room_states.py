@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.live_room import Viewers, line, now_ms, publish, say
+from tests.support.live_room import Viewers, line, now_ms, publish, say, wait_shown
 from tests.support.pages import MARKUP, SIZES, PageBroker, bad_names, chromium, low_contrast, page_broker, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -182,7 +182,7 @@ def test_a_mode_says_why_a_message_was_not_sent(broker: PageBroker, viewers: Vie
         broker.call("moderation.set_modes", room=room, **modes)
         page = viewers.pages[0] if viewers.pages else viewers.open(broker, room, "ann")
         page.goto(f"{broker.viewers}/room/{room}?lang=en&user=ann")
-        page.wait_for_function("globalThis.document.body.dataset.state === 'live'")
+        wait_shown(page, "live")
         say(page, "look at https://shop.example.com/x")
         line(page, "look at").locator(".fate.bad", has_text=f"not sent: {words}").wait_for()
 

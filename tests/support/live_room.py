@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.support.pages import PageBroker, errors_of, wait_until
 
-__all__ = ["Viewers", "line", "now_ms", "publish", "say"]
+__all__ = ["Viewers", "line", "now_ms", "publish", "say", "wait_shown"]
 
 
 class Viewers:
@@ -32,8 +32,7 @@ class Viewers:
         self.pages.append(page)
         prepare(page)
         page.goto(f"{origin}/room/{room}?lang={language}&user={user}")
-        shown = "document.body.dataset.state"
-        wait_until(lambda: (page.evaluate(shown) == state) if state else (page.evaluate(shown) != "loading"))
+        wait_shown(page, state)
         return page
 
     def close(self) -> None:
@@ -43,6 +42,17 @@ class Viewers:
             page.context.close()
             assert title != "broken"
             assert page.errors == []
+
+
+def wait_shown(page: Any, state: str | None = None) -> None:
+    """Wait until a page of a live room is in a state; None: in any but loading. Its policy forbids the browser's own
+    wait for an expression."""
+
+    def is_shown() -> bool:
+        shown = page.evaluate("document.body.dataset.state")
+        return bool(shown == state if state else shown != "loading")
+
+    wait_until(is_shown)
 
 
 def now_ms() -> int:
