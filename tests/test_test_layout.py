@@ -120,3 +120,14 @@ def test_no_connection_to_a_database_is_left_open() -> None:
         if isinstance(item.context_expr, ast.Call) and ast.unparse(item.context_expr.func) == "sqlite3.connect"
     }
     assert found == set()
+
+
+def test_no_page_waits_for_an_expression_that_its_policy_forbids() -> None:
+    """``wait_for_function`` with a text passes where it is true at once, and fails where it has to wait."""
+    found = {
+        path
+        for path, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "wait_for_function"
+    }
+    assert found == set()

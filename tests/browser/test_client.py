@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.pages import PageBroker, chromium, errors_of, page_broker
+from tests.support.pages import PageBroker, chromium, errors_of, page_broker, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -67,11 +67,11 @@ def test_a_page_whose_link_is_cut_comes_back_and_has_every_event_once(browser: A
       [...client.rooms.values()][0].on("event", (event) => seen.push(event.payload.text));
     }""")
     broker.call("messages.publish", "one", room="lobby", type=4, payload=["one"])
-    page.wait_for_function("seen.length === 1")
+    wait_until(lambda: page.evaluate("seen.length") == 1)
     again = page.evaluate_handle("() => ({ joined: [...client.rooms.values()][0].once('joined') })")
     page.evaluate("client._link.end({ signal: 'lost', code: null, reason: 'test' })")
     broker.call("messages.publish", "two", room="lobby", type=4, payload=["two"])
     assert page.evaluate("async ({ joined }) => (await joined).recovered", again) is True
-    page.wait_for_function("seen.length === 2")
+    wait_until(lambda: page.evaluate("seen.length") == 2)
     assert page.evaluate("seen") == ["one", "two"]
     page.close()
