@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 import trio.lowlevel
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bench.load.sockets import server_message
@@ -19,6 +19,7 @@ from bench.micro.clients import PHRASES
 from bench.micro.harness import BrokerLoopMonitor
 from bench.micro.result import Result, median, table
 from bench.micro.wire import (
+    STAMP_CHARS,
     Template,
     body_of,
     frame,
@@ -29,6 +30,7 @@ from bench.micro.wire import (
     text_of,
     ws_messages,
 )
+from broker.core.moderation.detectors import detect
 from broker.net.transport import Framing
 from broker.rooms.encoding import Content, prepare, variant_of
 from protocol.codes import Codec, Lane, Opcode, Tier
@@ -65,6 +67,13 @@ def test_a_stamped_danmaku_is_one_post_and_reports_when_it_was_due(phrase: str, 
     assert text.startswith(phrase)
     assert read_stamp(text) == due_us
     assert masked(message)[6:] == Template(phrase, 7, True).message(due_us, count)[6:] == message
+
+
+@given(st.integers(0, 2**40 - 1), st.integers(0, 2**24 - 1))
+@example(0xFFFFF13800, 0x138000)
+def test_no_detector_finds_anything_in_a_stamp(due_us: int, count: int) -> None:
+    message = Template("来了来了", 7, False).message(due_us, count)
+    assert detect(message[-STAMP_CHARS:].decode()) == []
 
 
 def test_a_text_without_a_stamp_has_no_time() -> None:
