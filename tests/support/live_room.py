@@ -42,6 +42,7 @@ class Viewers:
             page.context.close()
             assert title != "broken"
             assert page.errors == []
+        self.pages.clear()
 
 
 def wait_shown(page: Any, state: str | None = None) -> None:
