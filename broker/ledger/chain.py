@@ -16,6 +16,7 @@ The canonical bytes name the room and epoch, not the database's row numbers: a c
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,13 +26,14 @@ from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 
 __all__ = [
-    "GENESIS", "REDACTED_BYTES", "SALT_BYTES", "ChainHead", "ChainRow", "ChainVerifier", "canonical", "checked",
-    "commitment", "digest_of", "link", "pack_redactions", "verify",
+    "GENESIS", "REDACTED_BYTES", "SALT_BYTES", "ChainHead", "ChainRow", "ChainVerifier", "Salts", "canonical",
+    "checked", "commitment", "digest_of", "link", "pack_redactions", "verify",
 ]  # fmt: skip
 
 GENESIS = bytes(32)
 """The hash before the first entry."""
 SALT_BYTES = 16
+SALTS_AT_ONCE = 256
 REDACTED_BYTES = 32
 """Size of the commitment that stands in place of the salt of a redacted entry."""
 
@@ -42,6 +44,25 @@ ChainRow = tuple[StoredEntry, int, bytes, bytes]
 
 _FIXED = struct.Struct(">QQQqIBH")
 _NO_LANE = 255
+
+
+class Salts:
+    """Random salts, each given out once, taken from the system `SALTS_AT_ONCE` at a time: every call gives up the
+    interpreter's lock, which beside a busy event loop takes half a millisecond to get back."""
+
+    __slots__ = ("_bytes", "_position")
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._position = 0
+
+    def take(self) -> bytes:
+        """Return the next salt."""
+        position = self._position
+        if position == len(self._bytes):
+            self._bytes, position = os.urandom(SALT_BYTES * SALTS_AT_ONCE), 0
+        self._position = end = position + SALT_BYTES
+        return self._bytes[position:end]
 
 
 def canonical(seq: int, room: str, epoch: int, offset: int, lane: int | None, kind: int, at_ms: int) -> bytes:

@@ -21,10 +21,8 @@ NO = pack_body((False,))
 INBOX_STEP = 1 << 32
 """Inbox numbers of one history: more than any user can get; a number holds 2^21 histories within 53 bits."""
 
-_INBOXES = "INSERT OR REPLACE INTO inboxes (user, last_id, acked_id, at_ms, crc) VALUES "
-_DIRECTS = (
-    "INSERT INTO directs (user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, marketing, crc) VALUES "
-)
+_INBOXES = "INSERT OR REPLACE INTO inboxes (user, last_id, acked_id, at_ms, crc)"
+_DIRECTS = "INSERT INTO directs (user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, marketing, crc)"
 _CANCEL = (
     f"UPDATE directs SET state = {DirectState.CANCELLED:d},"
     f" crc = (crc + {state_mark(DirectState.CANCELLED)}) & {CRC_MASK} WHERE "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from broker.ledger.encryption import BodyCipher
 from broker.ledger.entries import KeyResult, LedgerDamaged
-from broker.ledger.inserting import CHUNKS, placeholders
+from broker.ledger.inserting import placeholders, sizes_of
 from broker.ledger.rows import key_checksum
 
 __all__ = ["read_keys"]
@@ -17,14 +17,17 @@ def read_keys(connection: sqlite3.Connection, cipher: BodyCipher, digests: Seque
     """Return the first results of those keys that are known. LedgerDamaged where a row is not what was written."""
     found: dict[bytes, KeyResult] = {}
     position = 0
-    for size in CHUNKS:
-        while len(digests) - position >= size:
-            columns = "digest, fingerprint, outcome, offset, answer, at_ms, crc"
-            sql = f"SELECT {columns} FROM keys WHERE digest IN {placeholders(size, 1)}"
-            for row in connection.execute(sql, tuple(digests[position : position + size])):
-                digest, fingerprint, outcome, offset, answer, _, crc = row
-                if key_checksum(*row[:6]) != crc:
-                    raise LedgerDamaged(f"key {digest.hex()} is not what was written (checksum)")
-                found[digest] = KeyResult(outcome, offset, cipher.decrypt("keys", answer), fingerprint)
-            position += size
+    for size in sizes_of(len(digests)):
+        asked = tuple(digests[position : position + size])
+        position += size
+        asked += asked[-1:] * (size - len(asked))
+        sql = (
+            "SELECT digest, fingerprint, outcome, offset, answer, at_ms, crc FROM keys"
+            f" WHERE digest IN {placeholders(size, 1)}"
+        )
+        for row in connection.execute(sql, asked).fetchall():
+            digest, fingerprint, outcome, offset, answer, _, crc = row
+            if key_checksum(*row[:6]) != crc:
+                raise LedgerDamaged(f"key {digest.hex()} is not what was written (checksum)")
+            found[digest] = KeyResult(outcome, offset, cipher.decrypt("keys", answer), fingerprint)
     return found

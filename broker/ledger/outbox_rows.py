@@ -12,7 +12,7 @@ from broker.ledger.rows import Tally, outbox_checksum
 
 __all__ = ["OutboxRows"]
 
-_OUTBOX = "INSERT INTO outbox (endpoint, line, topic, number, at_ms, due_at_ms, attempts, reason, body, crc) VALUES "
+_OUTBOX = "INSERT INTO outbox (endpoint, line, topic, number, at_ms, due_at_ms, attempts, reason, body, crc)"
 _OUTBOX_ROW = "endpoint, line, topic, number, at_ms, due_at_ms, attempts, reason, body, crc"
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from broker.core.users.marketing import MarketingRules
+from broker.ledger.chain import Salts
 from broker.ledger.encryption import KEY_KIND, BodyCipher
 from broker.ledger.entries import Committed, LedgerDamaged, Repeated, Submission
 from broker.ledger.head import Head
@@ -40,6 +41,7 @@ class Store:
         self.marketing = MarketingRules()
         """Rules in force; may be set by any thread."""
         self._known_keys: set[bytes] | None = None
+        self._salts = Salts()
         self._connection = connect(path)
         try:
             self.migrated_from = migrate(self._connection, path)
@@ -89,7 +91,7 @@ class Store:
         execute(begin)
         try:
             transaction = Transaction(
-                self._connection, self.cipher, self._head, self._streams, self._next_stream, self.marketing
+                self._connection, self.cipher, self._head, self._streams, self._next_stream, self.marketing, self._salts
             )
             yield transaction
             if transaction.has_changed:

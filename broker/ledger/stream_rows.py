@@ -15,9 +15,8 @@ __all__ = ["StreamRow", "StreamRows"]
 
 _STREAMS = (
     "INSERT OR REPLACE INTO streams (stream, room, epoch, last_offset, opened_at_ms, used_at_ms, ended_at_ms, crc)"
-    " VALUES "
 )
-_CHECKPOINTS = "INSERT OR REPLACE INTO checkpoints (stream, at_ms, totals, crc) VALUES "
+_CHECKPOINTS = "INSERT OR REPLACE INTO checkpoints (stream, at_ms, totals, crc)"
 _SELECT_STREAM = (
     "SELECT s.stream, s.room, s.epoch, s.last_offset, s.opened_at_ms, s.used_at_ms, s.ended_at_ms, s.crc, c.crc"
     " FROM streams AS s LEFT JOIN checkpoints AS c USING (stream)"

@@ -6,14 +6,14 @@ written or removed is counted in the tallies, which the head row seals at the en
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any
 
 from broker.core.users.marketing import MarketingRules
-from broker.ledger.chain import SALT_BYTES, canonical, commitment, link
+from broker.ledger.chain import Salts, canonical
 from broker.ledger.encryption import BodyCipher
 from broker.ledger.entries import (
     READ_WITHOUT_KEY,
@@ -51,13 +51,13 @@ from broker.ledger.stream_rows import StreamRow, StreamRows
 
 __all__ = ["Transaction"]
 
-_ENTRIES = "INSERT INTO entries (seq, stream, offset, lane, kind, at_ms, body, crc, hash, salt) VALUES "
-_KEYS = "INSERT INTO keys (digest, fingerprint, outcome, offset, answer, at_ms, crc) VALUES "
+_ENTRIES = "INSERT INTO entries (seq, stream, offset, lane, kind, at_ms, body, crc, hash, salt)"
+_KEYS = "INSERT INTO keys (digest, fingerprint, outcome, offset, answer, at_ms, crc)"
 
 
 class Transaction:
     """What one transaction does. ``cipher`` encrypts bodies; ``known``, ``next_stream``: see `StreamRows`; ``rules``:
-    of marketing."""
+    of marketing; ``salts``: of its entries."""
 
     def __init__(
         self,
@@ -67,8 +67,10 @@ class Transaction:
         known: Mapping[tuple[str, int], StreamRow],
         next_stream: int,
         rules: MarketingRules,
+        salts: Salts,
     ) -> None:
         self.connection = connection
+        self._salts = salts
         self._cipher = cipher
         self.tallies = Tallies.load(head.tallies)
         self.streams = StreamRows(connection, self.tallies, known, next_stream)
@@ -116,7 +118,11 @@ class Transaction:
             else:
                 self._stage_other(item)
         if keys:
-            at_ms = next((at_ms for item in submission.items if (at_ms := getattr(item, "at_ms", 0))), 0)
+            first_item = submission.items[0]
+            if type(first_item) is Entry and first_item.at_ms:
+                at_ms = first_item.at_ms
+            else:
+                at_ms = next((at_ms for item in submission.items if (at_ms := getattr(item, "at_ms", 0))), 0)
             number = next(iter(offsets or direct_ids), 0)
             for key in keys:
                 self._stage_key(key, number, at_ms)
@@ -131,10 +137,10 @@ class Transaction:
             offset = stream.last_offset = stream.last_offset + 1
         seq = self._seq = self._seq + 1
         data = canonical(seq, room, epoch, offset, lane, kind, at_ms)
-        salt = os.urandom(SALT_BYTES)
+        salt = self._salts.take()
         if kind not in READ_WITHOUT_KEY or lane is not None:
             body = self._cipher.encrypt("entries", body)
-        hashed = self._hash = link(self._hash, data, commitment(salt, body))
+        hashed = self._hash = sha256(self._hash + data + sha256(salt + body).digest()).digest()  # `link`, `commitment`
         crc = zlib.crc32(body, zlib.crc32(data))
         self._entries.append((seq, stream.id, offset or None, lane, kind, at_ms, body, crc, hashed, salt))
         return offset

@@ -98,6 +98,26 @@ async def test_results_come_in_the_order_of_the_submissions(directory: Path) -> 
     assert len(bodies(database_path(directory))) == 700
 
 
+async def test_submissions_gather_where_many_come_at_a_time(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("broker.ledger.writer.time.sleep", waits.append)
+    pace = Pace(idle_s=0.005, maintenance_s=0.02, gather_s=100.0, gather_from=3, max_batch=5)
+    async with running(directory, pace=pace) as run:
+        run.store.stuck = threading.Event()
+        run.send()
+        await trio.to_thread.run_sync(run.store.reached.wait)
+        for _ in range(6):
+            run.send()
+        run.store.stuck.set()
+        await run.ledger.flush()
+        assert run.ledger.stats.commits == 3
+        await run.until(lambda: len(waits) == 1)
+        run.send()
+        await run.ledger.flush()
+    assert len(waits) == 1, "a commit of one lets nothing gather"
+    assert 0 < waits[0] <= 100.0
+
+
 async def test_nothing_is_reported_before_the_commit_has_returned(directory: Path) -> None:
     async with running(directory) as run:
         run.store.stuck = threading.Event()
