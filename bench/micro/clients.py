@@ -14,13 +14,14 @@ import select
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from bench.load.child import CommandReader, emit, set_alarm
 from bench.load.client_link import ClientLink, LinkState
 from bench.load.sockets import raise_descriptors, source_address
 from bench.micro.wire import (
+    GiftTemplate,
     Template,
     body_of,
     frames_in,
@@ -79,6 +80,8 @@ class Clients:
         self.shown = 0
         self.ticks = 0
         self.flood: Flood | None = None
+        self.floods = 0
+        """Floods of gifts so far: part of their order ids."""
         self.buffer = memoryview(bytearray(256 * 1024))
 
     def run(self) -> None:
@@ -154,10 +157,23 @@ class Clients:
             self.in_flight += 1
             self.epoll.register(link.fd, select.EPOLLOUT)
 
-    def do_flood(self, per_s: float, seconds: float, burst: int = 1, first: int = 0, count: int = 0) -> None:
-        """Publish ``per_s`` danmaku a second for ``seconds``, ``burst`` to a write, over links in turn; see `Flood`."""
+    def do_flood(
+        self, per_s: float, seconds: float, burst: int = 1, first: int = 0, count: int = 0, gifts: bool = False
+    ) -> None:
+        """Publish ``per_s`` danmaku, or gifts, a second for ``seconds``, ``burst`` to a write, over links in turn; see
+        `Flood`."""
         links = list(self.links.values())[first:]
-        self.flood = Flood(links[:count] if count else links, per_s, seconds, burst)
+        links = links[:count] if count else links
+        templates: list[Template | GiftTemplate]
+        if gifts:
+            self.floods += 1
+            templates = [GiftTemplate(f"{self.floods}-", link.room) for link in links]
+        else:
+            phrases = (PHRASES[index % len(PHRASES)] for index in range(len(links)))
+            templates = [
+                Template(phrase, link.room, link.websocket) for phrase, link in zip(phrases, links, strict=True)
+            ]
+        self.flood = Flood(links, templates, per_s, seconds, burst)
 
     def do_count(self, reset: bool = False) -> None:
         """Report what has arrived."""
@@ -277,13 +293,17 @@ class Clients:
 
 
 class Flood:
-    """Danmaku on a fixed schedule. Bytes that a full socket refused are sent later, with their original stamp."""
+    """Messages on a fixed schedule. Bytes that a full socket refused are sent later, with their original stamp."""
 
-    def __init__(self, links: list[Client], per_s: float, seconds: float, burst: int) -> None:
-        self.links = deque(
-            (link.sock, Template(PHRASES[index % len(PHRASES)], link.room, link.websocket))
-            for index, link in enumerate(links)
-        )
+    def __init__(
+        self,
+        links: list[Client],
+        templates: Sequence[Template | GiftTemplate],
+        per_s: float,
+        seconds: float,
+        burst: int,
+    ) -> None:
+        self.links = deque((link.sock, template) for link, template in zip(links, templates, strict=True))
         self.burst = burst
         self.interval_us = 1e6 * burst / per_s
         self.writes = round(per_s * seconds / burst)

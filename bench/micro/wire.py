@@ -13,11 +13,12 @@ from typing import Any
 import lz4.block
 import msgpack
 
-from protocol.codes import Opcode
+from protocol.codes import MessageType, Opcode
 from protocol.dictionaries import BUILT_IN
 
 __all__ = [
     "STAMP_CHARS",
+    "GiftTemplate",
     "Template",
     "body_of",
     "frame",
@@ -81,6 +82,22 @@ class Template:
             self._ws, self._head, (count & 0x7FFFFFFF).to_bytes(4, "big"), self._before, count & 0xFFFFFFFF,
             self._middle, due_us & 0xFF_FFFF_FFFF, count & 0xFFFFFF,
         )  # fmt: skip
+
+
+class GiftTemplate:
+    """Template of gifts to one room that differ in their order and their giver. ``prefix``: of the order ids, unique
+    in a run."""
+
+    def __init__(self, prefix: str, room: int) -> None:
+        self._prefix = prefix
+        self._room = room
+
+    def message(self, due_us: int, count: int) -> bytes:
+        """Return the ``count``-th gift; ``due_us`` is not in it."""
+        giver = f"user-{count % 997}"
+        gift = f"{self._prefix}order-{count}", giver, giver, f"gift-{count % 8}", 1, 100, ""
+        body = msgpack.packb((MessageType.GIFT, "", gift))
+        return frame(Opcode.POST, body, self._room, count & 0x7FFFFFFF)
 
 
 def read_stamp(text: str) -> int:

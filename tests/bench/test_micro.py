@@ -20,6 +20,7 @@ from bench.micro.harness import BrokerLoopMonitor
 from bench.micro.result import Result, median, table
 from bench.micro.wire import (
     STAMP_CHARS,
+    GiftTemplate,
     Template,
     body_of,
     frame,
@@ -36,6 +37,7 @@ from broker.rooms.encoding import Content, prepare, variant_of
 from protocol.codes import Codec, Lane, Opcode, Tier
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import Account, Auth, Join, Post, Side, Tick, TickEntry
+from protocol.payloads import GiftPayload
 
 
 def read_by_the_broker(data: bytes) -> list[Frame]:
@@ -74,6 +76,20 @@ def test_a_stamped_danmaku_is_one_post_and_reports_when_it_was_due(phrase: str, 
 def test_no_detector_finds_anything_in_a_stamp(due_us: int, count: int) -> None:
     message = Template("来了来了", 7, False).message(due_us, count)
     assert detect(message[-STAMP_CHARS:].decode()) == []
+
+
+def test_a_gift_of_the_template_is_one_post_with_an_order_of_its_own() -> None:
+    template = GiftTemplate("1-", 7)
+    *_, first, second = read_by_the_broker(
+        hello_auth_join(None, "stage") + template.message(0, 3) + template.message(0, 4)
+    )
+    for post in first, second:
+        assert (post.opcode, post.room) == (Opcode.POST, 7)
+        assert isinstance(post.message, Post)
+        assert isinstance(post.message.payload, GiftPayload)
+    assert isinstance(first.message, Post)
+    assert isinstance(second.message, Post)
+    assert first.message.payload.order_id != second.message.payload.order_id
 
 
 def test_a_text_without_a_stamp_has_no_time() -> None:
