@@ -80,7 +80,7 @@ _WAYS = {"sockets": "a: links", "shared": "b: shared", "memory": "c: memory"}
     help="Directory for the ledgers of durable scenarios [$ROOMCAST_BENCH_DIR].",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of all random choices.")
-@click.option("--against", default="", help="Comparators, with commas: websockets,redis,nchan.")
+@click.option("--against", default="", help="Comparators, with commas: websockets,redis,nats,nchan,centrifugo.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
 @click.option("--html", "html_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the report here.")
 @click.option(

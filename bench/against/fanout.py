@@ -8,6 +8,7 @@ delivery, also as a ratio to the raw loop on the same sockets.
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import socket
 import time
@@ -17,13 +18,24 @@ from typing import Any
 
 import msgspec
 
+from bench.against.publisher import CENTRIFUGO_KEY
 from bench.load.links import ViewerSpec
 from bench.measure import now_us, summarise
 from bench.process import BenchFailure, Child, ProcessGroup
 from bench.run import RunOptions, run_scenario
 from bench.scenario import Scenario, Stream
 
-__all__ = ["run_against"]
+__all__ = ["DIALECTS", "run_against"]
+
+DIALECTS = {
+    "websockets": ("websocket", "websocket"),
+    "redis": ("redis", "redis"),
+    "nchan": ("nchan", "websocket"),
+    "nats": ("nats", "nats"),
+    "centrifugo": ("centrifugo", "centrifugo"),
+}
+"""What each comparator speaks with the publisher, and with viewers."""
+_PROGRAMS = {"redis": "redis-server", "nats": "nats-server", "centrifugo": "centrifugo"}
 
 DELIVERIES_PER_S = 12_000
 SECONDS = 8.0
@@ -56,7 +68,7 @@ def run_against(names: list[str], scenario: Scenario, options: RunOptions, repor
             rows.append({"name": name, "absent": missing})
             continue
         try:
-            floor = floors["tcp" if name == "redis" else "websocket"]
+            floor = floors["tcp" if name in ("redis", "nats") else "websocket"]
             rows.append(_other_server(name, viewers, rate, floor))
         except (BenchFailure, OSError) as error:
             rows.append({"name": name, "absent": f"installed, but it could not be measured: {error}"})
@@ -67,8 +79,8 @@ def _missing(name: str) -> str:
     """Return why a comparator cannot run, "" if it can."""
     if name == "websockets":
         return "" if importlib.util.find_spec("websockets") else "pip install websockets"
-    if name == "redis":
-        return "" if shutil.which("redis-server") else "no redis-server on the PATH"
+    if name in _PROGRAMS:
+        return "" if shutil.which(_PROGRAMS[name]) else f"no {_PROGRAMS[name]} on the PATH"
     if not shutil.which("nginx"):
         return "no nginx on the PATH"
     return "" if any(path.exists() for path in NCHAN_MODULES) else "this nginx has no ngx_nchan_module.so"
@@ -106,11 +118,11 @@ def _roomcast(viewers: int, rate: float, transport: str, options: RunOptions) ->
 
 
 def _other_server(name: str, viewers: int, rate: float, floor_us: float) -> Row:
-    dialect = {"websockets": "websocket", "redis": "redis", "nchan": "nchan"}[name]
+    publishes, receives = DIALECTS[name]
     with ProcessGroup() as processes:
         server, port = _start(name, processes)
         origin_us = now_us()
-        receiver = processes.start("viewers-0", "bench.against.receiver", "redis" if name == "redis" else "websocket")
+        receiver = processes.start("viewers-0", "bench.against.receiver", receives)
         spec = ViewerSpec(
             host="127.0.0.1", port=port, links=viewers, rooms=["bench-0"], auth="guest", websocket_share=1.0,
             connect_per_s=3000, origin_us=origin_us, lifetime_s=LIFETIME_S,
@@ -122,7 +134,7 @@ def _other_server(name: str, viewers: int, rate: float, floor_us: float) -> Row:
         receiver.send_command("begin")
         start_us = now_us() + 1_000_000
         publisher = processes.start(
-            "publisher", "bench.against.publisher", dialect, "127.0.0.1", str(port), str(origin_us), str(start_us),
+            "publisher", "bench.against.publisher", publishes, "127.0.0.1", str(port), str(origin_us), str(start_us),
             str(SECONDS), str(rate),
         )  # fmt: skip
         time.sleep(max(0.0, (start_us - now_us()) / 1e6))
@@ -177,6 +189,12 @@ def _start(name: str, processes: ProcessGroup) -> tuple[Child, int]:
             "--save", "", "--appendonly", "no", "--maxclients", "19000",
             "--client-output-buffer-limit", "pubsub 0 0 0",
         ]  # fmt: skip
+    elif name == "nats":
+        program = ["nats-server", "--addr", "127.0.0.1", "--port", str(port)]
+    elif name == "centrifugo":
+        settings = processes.folder / "centrifugo.json"
+        settings.write_text(json.dumps(_CENTRIFUGO))
+        program = ["centrifugo", "--config", str(settings), "--address", "127.0.0.1", "--port", str(port)]
     else:
         config = processes.folder / "nginx.conf"
         module = next(path for path in NCHAN_MODULES if path.exists())
@@ -193,6 +211,18 @@ def _start(name: str, processes: ProcessGroup) -> tuple[Child, int]:
         time.sleep(0.1)
     raise BenchFailure("it does not listen")
 
+
+_CENTRIFUGO = {
+    # Up to version 5, and from version 6 on: each ignores what it does not know.
+    "api_key": CENTRIFUGO_KEY,
+    "allow_anonymous_connect_without_token": True,
+    "allow_subscribe_for_client": True,
+    "allow_subscribe_for_anonymous": True,
+    "client": {"allow_anonymous_connect_without_token": True},
+    "channel": {"without_namespace": {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True}},
+    "http_api": {"key": CENTRIFUGO_KEY},
+    "http_server": {},
+}
 
 _NGINX = """
 load_module {module};

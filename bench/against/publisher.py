@@ -1,12 +1,13 @@
 """Publisher for other servers: the same schedule, one roomcast frame in each message, in the protocol of the server.
 
 ``websocket``: a binary message on a WebSocket to ``/pub/room`` (`websockets_server` passes it to
-``websockets.broadcast``). ``redis``: PUBLISH. ``nchan``: HTTP POST to ``/pub/room``. Open loop: a late message carries
-its due time.
+``websockets.broadcast``). ``redis``: PUBLISH. ``nats``: PUB. ``nchan``: HTTP POST to ``/pub/room``. ``centrifugo``:
+HTTP POST to its API, with the frame in base64. Open loop: a late message carries its due time.
 """
 
 from __future__ import annotations
 
+import base64
 import random
 import socket
 import sys
@@ -21,9 +22,10 @@ from protocol.codes import Lane, MessageType
 from protocol.connection import encode
 from protocol.messages import Account, Tick, TickEntry
 
-__all__ = ["main", "wrapped"]
+__all__ = ["CENTRIFUGO_KEY", "main", "wrapped"]
 
 ROOM = 1
+CENTRIFUGO_KEY = "bench"
 
 
 def message(number: int, due_us: int, phrase: str) -> bytes:
@@ -36,6 +38,12 @@ def wrapped(dialect: str, host: str, data: bytes) -> bytes:
     """Return ``data`` as one publication."""
     if dialect == "redis":
         return b"*3\r\n$7\r\nPUBLISH\r\n$4\r\nroom\r\n$%d\r\n%s\r\n" % (len(data), data)
+    if dialect == "nats":
+        return b"PUB room %d\r\n%b\r\n" % (len(data), data)
+    if dialect == "centrifugo":
+        body = b'{"channel":"room","data":"%b"}' % base64.b64encode(data)
+        head = f"POST /api/publish HTTP/1.1\r\nHost: {host}\r\nX-API-Key: {CENTRIFUGO_KEY}\r\n"
+        return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
     if dialect == "nchan":
         head = f"POST /pub/room HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/octet-stream\r\n"
         return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
@@ -53,6 +61,8 @@ def main() -> None:
         if not sock.recv(4096).startswith(b"HTTP/1.1 101"):
             emit("failed", why="the publisher's handshake was refused")
             return
+    if dialect == "nats":
+        sock.sendall(b'CONNECT {"verbose":false,"pedantic":false}\r\n')
     sock.setblocking(False)
     rng = random.Random(1)
     schedule = Schedule(StreamSpec(kind="danmaku", phases=[(float(seconds), float(rate))]), int(start_us), rng)
