@@ -125,7 +125,9 @@ class Connection:
     that `next_event` was called until it returned NEED_DATA.
     """
 
-    __slots__ = ("_buffer", "_failure", "_position", "_texts", "encoding", "local_state", "peer_state", "side")
+    __slots__ = (
+        "_buffer", "_failure", "_position", "_texts", "encoding", "local_state", "peer_state", "post_bytes", "side",
+    )  # fmt: skip
 
     dictionaries: Mapping[int, bytes] = BUILT_IN_ONLY
     """Dictionaries of received frames by codec."""
@@ -135,6 +137,8 @@ class Connection:
         self.encoding = encoding
         self.local_state = _SILENT
         self.peer_state = _SILENT
+        self.post_bytes = 0
+        """Size of the body of the last POST that was no plain danmaku."""
         self._buffer: bytes | bytearray = b""
         # Start of the next frame. Beyond the end of the buffer: the difference is still to be skipped.
         self._position = 0
@@ -385,6 +389,7 @@ class Connection:
                 message = reader_of(_CLIENT, opcode)(body)
             else:
                 message = _read_post(body, nbytes)
+                self.post_bytes = nbytes
         except FieldError as error:
             if self.side is _CLIENT or opcode in _INDISPENSABLE:
                 where = f"{opcode.name}.{error.field}" if error.field else opcode.name

@@ -301,8 +301,10 @@ def make_key(*parts: str, content: bytes = b"", outcome: int = 0, answer: bytes 
     Every part is written with its length, so that no two operations have one name. The first result is (``outcome``,
     offset of the submission's first event, ``answer``). A repetition with other content is in `Repeated.reused`.
     """
-    encoded = [part.encode() for part in parts]
-    name = b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+    name = b""
+    for part in parts:
+        encoded = part.encode()
+        name += len(encoded).to_bytes(4, "big") + encoded
     return Key(hashlib.sha256(name).digest()[:16], hashlib.sha256(content).digest()[:8], outcome, answer)
 
 
@@ -314,13 +316,16 @@ class Submission:
     def __init__(self, items: tuple[Item, ...], keys: tuple[Key, ...] = ()) -> None:
         if not 1 <= len(items) <= MAX_ITEMS or len(keys) > MAX_ITEMS:
             raise ValueError(f"a submission has 1 to {MAX_ITEMS} items and at most as many keys, not {len(items)}")
-        nbytes = ITEM_OVERHEAD_BYTES * (1 + len(items) + len(keys)) + sum(len(key.answer) for key in keys)
+        nbytes = ITEM_OVERHEAD_BYTES * (1 + len(items) + len(keys))
+        for key in keys:
+            nbytes += len(key[3])
         self.has_reports = False
         """Whether it adds to the outbox."""
         for item in items:
-            if type(item) is OutboxEntry or type(item) is OutboxAgain:
+            kind = type(item)
+            if kind is OutboxEntry or kind is OutboxAgain:
                 self.has_reports = True
-            place = _BODIES.get(type(item))
+            place = _BODIES.get(kind)
             if place is not None:
                 size = len(item[place])  # type: ignore[arg-type]  # the table says where each kind has its body
                 if size > MAX_BODY_BYTES:

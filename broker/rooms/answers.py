@@ -41,14 +41,15 @@ class RoomAnswers:
         self._clock = clock
         self._unix_ms = unix_ms
 
-    def trace(self, member: Member, sequence: int, post: Post, now: float) -> None:
-        """Follow a post that has just come: one with an id, or of the lanes 0 to 2."""
+    def trace(self, member: Member, sequence: int, post: Post, now: float, at_ms: int = 0) -> None:
+        """Follow a post that has just come: one with an id, or of the lanes 0 to 2. ``at_ms``: the Unix time, 0 = it is
+        read."""
         kind = post.type
         if kind == _LIKE:
             return
         text = post.payload[0] if kind in _TEXTS else None
         ticket = member, sequence
-        self.traces.begin(ticket, member.user_id, post.client_msg_id, kind, text, now, self._unix_ms())
+        self.traces.begin(ticket, member.user_id, post.client_msg_id, kind, text, now, at_ms or self._unix_ms())
 
     def reply(self, effect: Reply[PostRef]) -> None:
         """Answer one post."""

@@ -59,13 +59,14 @@ def with_codec(variant: int, codec: Codec) -> int:
 
 class Content(NamedTuple):
     """One message for the whole room; ``weight``: danmaku inside; ``part_key``: of lane 4, which counters it has: a
-    queue keeps the newest of each."""
+    queue keeps the newest of each; ``packed``: its body, where that is packed already."""
 
     message: Message
     lane: Lane
     sequence: int
     weight: int = 0
     part_key: int = 0
+    packed: bytes = b""
 
 
 class Bundle(NamedTuple):
@@ -100,6 +101,11 @@ def _unmasked(message: Message) -> Message:
     return message
 
 
+def _masked(content: Content, mask: Callable[[Message], Message]) -> Content:
+    message = mask(content.message)
+    return content if message is content.message else content._replace(message=message, packed=b"")
+
+
 def prepare(
     variants: Iterable[int],
     by_tier: Sequence[Sequence[Content]],
@@ -130,7 +136,7 @@ def prepare(
             if is_masked:
                 shown = masked.get(id(contents))
                 if shown is None:
-                    shown = masked[id(contents)] = [each._replace(message=mask(each.message)) for each in contents]
+                    shown = masked[id(contents)] = [_masked(each, mask) for each in contents]
                 contents = shown
             bundle = made[key] = _bundle(form, contents, room, framed, event_id)
         frames[variant] = bundle.joined
@@ -149,7 +155,7 @@ def prepare_addressed(
 ) -> Prepared:
     """Encode an event for a part of the room, once for it and once for the others, in every variant in use."""
     assert isinstance(content.message, Event)
-    hidden = content._replace(message=not_addressed(content.message))
+    hidden = content._replace(message=not_addressed(content.message), packed=b"")
     shown = prepare(variants, [[content]] * len(TIERS), room, event_id, mask, dictionaries)
     others = prepare(variants, [[hidden]] * len(TIERS), room, event_id, dictionaries=dictionaries)
     return shown._replace(selector=selector, others=others)
@@ -188,7 +194,8 @@ class _BinaryFrames:
         if frames is None:
             pieces = self._packed.get(key[0])
             if pieces is None:
-                pieces = self._packed[key[0]] = _pack(content.message)
+                pieces = [(content.message, content.packed)] if content.packed else _pack(content.message)
+                self._packed[key[0]] = pieces
             frames = self._frames[key] = [self._frame(content, message, body, codec) for message, body in pieces]
         return frames
 

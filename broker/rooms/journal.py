@@ -30,6 +30,9 @@ from protocol.messages import Event
 
 __all__ = ["RoomJournal"]
 
+_PHASE = MessageType.ROOM_PHASE
+_CHANGES_TOTALS = frozenset({MessageType.ROOM_PHASE, MessageType.PINS_CHANGED})
+_CHANGES_DUE = frozenset({MessageType.MESSAGES_DELETED, MessageType.GIFT})
 RECORD_RETRY_MS = 2000
 """When a client repeats what the ledger could not take."""
 SUBMIT_AGAIN_S = 3600.0
@@ -40,8 +43,8 @@ class RoomJournal:
     """The durable side of one open room: its epoch, its records in order, its checkpoints.
 
     Without a store (no ledger) nothing is durable, and a checkpoint exists as long as the hub keeps it. ``perform``
-    gets the effects of every result; ``on_due`` is called after one that changes when the room's next tick is due;
-    ``on_crash`` when one of them fails.
+    gets the effects of every result; ``on_due`` is called, with the monotonic time, after results that change when the
+    room's next tick is due; ``on_crash`` when one of them fails; ``defer``: as `ResultBatch.defer`.
     """
 
     def __init__(
@@ -52,7 +55,8 @@ class RoomJournal:
         clock: Callable[[], float],
         *,
         perform: Callable[[Iterable[Effect[Any]]], None],
-        on_due: Callable[[], None],
+        on_due: Callable[[float], None],
+        defer: Callable[[Callable[[], None]], bool],
         on_crash: Callable[[], None],
     ) -> None:
         self.state = state
@@ -63,6 +67,7 @@ class RoomJournal:
         self._clock = clock
         self._perform = perform
         self._on_due = on_due
+        self._defer = defer
         self._on_crash = on_crash
         self._totals = state.totals()
         """What the last checkpoint holds."""
@@ -114,10 +119,9 @@ class RoomJournal:
     def record(self, record: Record[Any]) -> None:
         """Submit an event to the ledger; its effects are performed with the ledger's result, or a refusal's now."""
         assert self._store is not None, "only a room with a ledger has durable rules"
-        phase = RoomPhase(record.event.payload[0]) if record.event.type == MessageType.ROOM_PHASE else None
-        changes_totals = record.event.type in (MessageType.ROOM_PHASE, MessageType.PINS_CHANGED) or (
-            modes_of(record.event) is not None
-        )
+        kind = record.event.type
+        phase = RoomPhase(record.event.payload[0]) if kind == _PHASE else None
+        changes_totals = kind in _CHANGES_TOTALS or modes_of(record.event) is not None
         totals = self.state.totals(*self._pending_changes, record.event) if changes_totals else b""
         on_result = partial(self._on_result, record, totals)
         names = self.state.keys.names if phase is RoomPhase.ENDED else ()
@@ -154,9 +158,10 @@ class RoomJournal:
                 case _:
                     effects = self.state.refused(record, RECORD_RETRY_MS, now)
             self._perform(effects)
-            self._note_reviews(record.batches)
-            if totals or record.batches or record.event.type in (MessageType.MESSAGES_DELETED, MessageType.GIFT):
-                self._on_due()
+            if record.batches:
+                self._note_reviews(record.batches)
+            if totals or record.batches or record.event.type in _CHANGES_DUE:
+                self._due_may_change()
         except Exception:
             self._on_crash()
         if not self.pending and self._all_answered is not None:
@@ -180,11 +185,22 @@ class RoomJournal:
             done = steps.committed if isinstance(result, Committed) else steps.refused
             self._perform(done((made,), self._clock()))
             self._note_reviews((made,))
-            self._on_due()
+            self._due_may_change()
         except Exception:
             self._on_crash()
         if not self.pending and self._all_answered is not None:
             self._all_answered.set()
+
+    def _due_may_change(self) -> None:
+        """Find out when the room's next tick is due, once for all results of a slice."""
+        if not self._defer(self._find_due):
+            self._on_due(self._clock())
+
+    def _find_due(self) -> None:
+        try:
+            self._on_due(self._clock())
+        except Exception:
+            self._on_crash()
 
     def _note_reviews(self, batches: Sequence[ActivityBatch]) -> None:
         """Note what the room holds for review after the results of batches."""
@@ -211,7 +227,7 @@ class RoomJournal:
         def on_result(result: LedgerResult) -> None:
             if isinstance(result, Committed) and score is not None:
                 rankings.add(GIFTS, order.user, -order.cents, self._last_offset)
-                self._on_due()
+                self._due_may_change()
             on_done(result)
 
         items = refund_items(self._room, self.state.epoch, order, reason, score, at_ms)

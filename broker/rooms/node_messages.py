@@ -85,8 +85,8 @@ def read_output(body: bytes) -> RoomOutput:
 
 
 def _pack_content(content: Content) -> tuple[Any, ...]:
-    message, lane, sequence, weight, part_key = content
-    return int(opcode_of(message)), int(lane), sequence, weight, part_key, pack_body(message)
+    message, lane, sequence, weight, part_key, packed = content
+    return int(opcode_of(message)), int(lane), sequence, weight, part_key, packed or pack_body(message)
 
 
 def _read_content(packed: tuple[Any, ...]) -> Content:

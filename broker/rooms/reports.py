@@ -75,6 +75,8 @@ class RoomReports:
     def recorded(self, room: str, epoch: int, record: Record[Any]) -> tuple[OutboxEntry, ...]:
         """Return what is reported of a room's event, by its room (qualified name); they follow the event's entry."""
         events, event = self._events, record.event
+        if not events.is_used:
+            return ()
         name = events.type_name(event.type)
         at_ms = event.at_ms
         rows: tuple[OutboxEntry, ...] = ()

@@ -159,8 +159,9 @@ class Room:
         self._answers = RoomAnswers(number, self._measures, state.counters, reporter, clock, unix_ms)
         self.traces = self._answers.traces
         self.journal = RoomJournal(
-            room_store, name, state, clock, perform=self._perform, on_due=self._on_due, on_crash=self._crashed
-        )
+            room_store, name, state, clock, perform=self._perform, on_due=self._nudge, on_crash=self._crashed,
+            defer=results.defer,
+        )  # fmt: skip
         """Its durable side."""
         self._has_tick = state.has_tick
         self._has_batches = state.has_batches
@@ -266,7 +267,7 @@ class Room:
             return
         at_ms = 0 if post[0] in _DATED_BY_TICK else self._unix_ms()
         if (at_ms or post[1]) and len(self.traces.open) < (MAX_OPEN if at_ms else MAX_OPEN_TEXTS):
-            self._answers.trace(member, sequence, post, now)
+            self._answers.trace(member, sequence, post, now, at_ms)
         effects = state.post((member, sequence), member, post, now, at_ms)
         activities = state.activities.activities
         if activities is not None and activities.listening and post[0] in _TEXTS:
@@ -515,6 +516,12 @@ class Room:
             match effect:
                 case Reply():
                     self._answers.reply(effect)
+                case Publish(event, lane, offset, audience, packed):
+                    self._publisher.publish(Content(event, lane, offset, packed=packed), audience)
+                    if event.type == _KEYS:
+                        self._nudge(self._clock())
+                case Record():
+                    self.journal.record(effect)
                 case RefusePost():
                     self._answers.refuse(effect)
                 case ShowToSender((member, _), tick, number):
@@ -530,12 +537,6 @@ class Room:
                     self._show(post)
                 case AnswerHeld():
                     answer_held(self, effect)
-                case Publish(event, lane, offset, audience):
-                    self._publisher.publish(Content(event, lane, offset), audience)
-                    if event.type == _KEYS:
-                        self._nudge(self._clock())
-                case Record():
-                    self.journal.record(effect)
                 case TickOut():
                     self._send_tick(effect)
                 case AnswerCommand(ticket, answer):
@@ -559,10 +560,6 @@ class Room:
             self._keyword_entries.hear_shown(self, post, activities, self._unix_ms())
         if not self._has_tick:
             self._perform(self.state.tick(now, self._unix_ms()))
-
-    def _on_due(self) -> None:
-        """Tick in time: the phase is one of the counters, and combos and activities go on."""
-        self._nudge(self._clock())
 
     def _crashed(self) -> None:
         """Report the exception that is being handled; this room ends, the ledger and other rooms go on."""

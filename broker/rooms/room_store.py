@@ -11,7 +11,7 @@ are not acknowledged to any client, so losing the last one breaks no promise.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import structlog
@@ -60,6 +60,14 @@ from protocol.frames import pack_body, unpack_body
 __all__ = ["KeyReused", "RoomStore"]
 
 log = structlog.get_logger("roomcast.room_store")
+
+_PHASE = MessageType.ROOM_PHASE
+_ITEMS: dict[int, Callable[[str, int, Record[Any]], list[Item]]] = {
+    MessageType.KEYS_CHANGED: lambda room, epoch, record: key_items(room, record.event),
+    MessageType.GIFT: combo_items,
+    MessageType.HIGHLIGHT: highlight_items,
+}
+"""What an event writes beside itself, by its type."""
 
 
 class KeyReused(Exception):
@@ -115,20 +123,19 @@ class RoomStore:
         ``totals`` are written with a change of phase or pins; ``key_names``: keys of the room, which go when it ends.
         """
         event = record.event
-        body = pack_body(event if record.audience is None else (*event, record.audience))
+        body = record.packed or pack_body(event if record.audience is None else (*event, record.audience))
         items: list[Item] = [Entry(room, epoch, record.lane, event.type, event.at_ms, body)]
-        items += key_items(room, event)
-        items += combo_items(room, epoch, record)
-        items += highlight_items(room, epoch, record)
-        if event.type == MessageType.ROOM_PHASE:
-            if event.payload[0] == RoomPhase.ENDED:
-                items.append(RoomEnded(room, epoch, event.at_ms))
-                items += key_removals(room, key_names)
-        if totals and not (event.type == MessageType.ROOM_PHASE and event.payload[0] == RoomPhase.ENDED):
+        beside = _ITEMS.get(event.type)
+        if beside is not None:
+            items += beside(room, epoch, record)
+        if event.type == _PHASE and event.payload[0] == RoomPhase.ENDED:
+            items.append(RoomEnded(room, epoch, event.at_ms))
+            items += key_removals(room, key_names)
+        elif totals:
             items.append(RoomCheckpointed(room, epoch, event.at_ms, totals))
         for asked in record.asked:
             if asked.gift is not None:
-                order = Order(*asked.gift, shown_as=event.payload[0])
+                order = Order(*asked.gift, event.payload[0])
                 items.append(Entry(room, epoch, None, ORDER_KIND, event.at_ms, pack_order(order)))
         if self.reports is not None:
             items += self.reports.recorded(room, epoch, record)
@@ -397,4 +404,10 @@ def _key(room: str, epoch: int, key: OperationKey, outcome: Outcome) -> Key:
     """Return the ledger's key. Orders and calls have one name in every room, and their room is part of their content;
     anything else belongs to the room it was sent to. A repetition learns the room and the epoch of the first."""
     parts = key.parts if key.is_in_all_rooms else ("room", room, *key.parts)
-    return make_key(*parts, content=key.fingerprint, outcome=outcome, answer=pack_body((plain_name(room), epoch)))
+    return make_key(*parts, content=key.fingerprint, outcome=outcome, answer=_place(room, epoch))
+
+
+@lru_cache(maxsize=4096)
+def _place(room: str, epoch: int) -> bytes:
+    """Return the answer that a key of a room holds: its plain name and epoch."""
+    return pack_body((plain_name(room), epoch))

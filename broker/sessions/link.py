@@ -285,8 +285,8 @@ class SessionLink:
 
     def _flush_answers(self) -> None:
         """Write the acks that were deferred to the end of a slice of ledger results."""
-        with self.replying():
-            pass
+        self._out = []
+        self._flush()
 
     def _flush(self) -> None:
         """Write the answers to the bytes of this read; from here on everything is written at once."""

@@ -24,7 +24,6 @@ from broker.sessions.room_member import RoomMember
 from broker.sessions.waiting import WaitingPosts
 from protocol.codes import CloseCode, ErrorCode, Feature, Lane, LeaveReason, MessageType, Opcode, Outcome
 from protocol.connection import Frame, Refused
-from protocol.frames import pack_body
 from protocol.messages import (
     VERSION,
     AckResult,
@@ -59,7 +58,7 @@ def on_post(link: SessionLink, frame: Frame) -> None:
         waits = link.parts.waiting_posts
         if waits is None:
             waits = link.own_parts().waiting_posts = WaitingPosts()
-        if not waits.add(number, sequence, len(pack_body((post.payload,)))):  # type: ignore[union-attr]
+        if not waits.add(number, sequence, 0 if link.connection is None else link.connection.post_bytes):
             link.send_acks(number, [AckResult(sequence, Outcome.LIMITED, WAITING_RETRY_MS)])
             return
     for member in link.memberships:

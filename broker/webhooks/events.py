@@ -81,6 +81,11 @@ class WebhookEvents(LedgerReports):
         """Write nothing for these endpoints: too much waits for them."""
         self._full = frozenset(endpoints)
 
+    @property
+    def is_used(self) -> bool:
+        """Whether any endpoint asks for anything."""
+        return bool(self._topics)
+
     def asks(self, *topics: str) -> bool:
         """Return whether any endpoint asks for one of these topics."""
         return not self._topics.isdisjoint(topics)

@@ -73,7 +73,8 @@ def test_totals_that_were_not_written_are_written_by_the_next_checkpoint(how: st
     state: RoomState[str] = RoomState(RoomRules(policy_from("roomcast"), {}, durable=True), 7, random.Random(1), 0.0)
     journal = RoomJournal(
         RoomStore(cast(Ledger, ledger), lambda: 1000), "lobby", state, lambda: 0.0,
-        perform=lambda effects: None, on_due=lambda: None, on_crash=lambda: None,
+        perform=lambda effects: None, on_due=lambda now: None, on_crash=lambda: None,
+        defer=lambda flush: False,
     )  # fmt: skip
     state.post("a", Person("ann", Role.VIEWER), Post(MessageType.LIKE, "", (3,)), 0.0, 1000)
     fail(ledger, how)
@@ -102,7 +103,8 @@ def test_a_room_that_waits_for_a_deadline_is_not_idle_for_the_ledger() -> None:
     )
     journal = RoomJournal(
         RoomStore(cast(Ledger, ledger), lambda: 1000), "lobby", state, lambda: at[0],
-        perform=lambda effects: None, on_due=lambda: None, on_crash=lambda: None,
+        perform=lambda effects: None, on_due=lambda now: None, on_crash=lambda: None,
+        defer=lambda flush: False,
     )  # fmt: skip
     journal.checkpoint()
     for at[0] in (1.0, SUBMIT_AGAIN_S - 1, SUBMIT_AGAIN_S, SUBMIT_AGAIN_S + 1, 2 * SUBMIT_AGAIN_S):
@@ -136,7 +138,8 @@ def test_a_checkpoint_does_not_bring_back_the_phase_before_one_that_is_on_its_wa
     state: RoomState[str] = RoomState(RoomRules(policy_from("roomcast"), {}, durable=True), 7, random.Random(1), 0.0)
     journal = RoomJournal(
         RoomStore(cast(Ledger, ledger), lambda: 1000), "lobby", state, lambda: 0.0,
-        perform=lambda effects: None, on_due=lambda: None, on_crash=lambda: None,
+        perform=lambda effects: None, on_due=lambda now: None, on_crash=lambda: None,
+        defer=lambda flush: False,
     )  # fmt: skip
 
     def phases() -> list[int]:

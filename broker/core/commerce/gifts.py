@@ -41,6 +41,7 @@ MAX_EVENT_ORDERS = 256
 """Orders of one event; each is a key of one submission to the ledger."""
 ITEM_BYTES = 512
 """One waiting order without its texts, rounded up."""
+_BOTH = COMBO_START | COMBO_END
 _EPSILON = 1e-4
 """Tokens by which float noise may err: a monotonic clock of months times a rate of thousands."""
 
@@ -176,6 +177,7 @@ class ComboPacer(Generic[T]):
         "_rate_per_s",
         "_restored",
         "_serial",
+        "_singles",
         "_tokens",
         "_turns",
         "pending",
@@ -211,6 +213,8 @@ class ComboPacer(Generic[T]):
         """Those that have shown all their gifts, by the time of their end."""
         self._flying: dict[str, _Combo[T]] = {}
         """Those with events in flight, by id."""
+        self._singles: set[str] = set()
+        """Orders in flight that were never to wait and are no combos: without pacing."""
         self._restored: tuple[GiftCombo, ...] = ()
         self._bytes = 0
         self.pending = 0
@@ -236,9 +240,12 @@ class ComboPacer(Generic[T]):
         O(log n) in the combos that run, for each event that goes out.
         """
         self._refill(now)
-        self._adopt(now, at_ms)
+        if self._restored:
+            self._adopt(now, at_ms)
+        if not self._rate_per_s:
+            return [*self._release(now), self._single(gift, ticket)]
         order = GiftOrder.of(gift)
-        combo = self._combo_of(order, now, at_ms, is_single=gift.combo is False or not self._rate_per_s)
+        combo = self._combo_of(order, now, at_ms, is_single=gift.combo is False)
         combo.last_ms = at_ms
         self._wait(combo, len(combo.waiting), ((order, ticket),))
         if combo.count >= MAX_GIFT_COUNT or len(combo.waiting) >= MAX_EVENT_ORDERS:
@@ -280,6 +287,9 @@ class ComboPacer(Generic[T]):
 
     def committed(self, payload: GiftPayload, now: float) -> None:
         """An event that was given out is in the stream."""
+        if self._is_single(payload):
+            self._singles.discard(payload.order_id)
+            return
         combo = self._landed(payload)
         if combo is not None:
             if payload.flags & COMBO_END:
@@ -292,6 +302,11 @@ class ComboPacer(Generic[T]):
 
         ``left``: its orders that are still to be shown; the others have their answers.
         """
+        if self._is_single(payload):
+            if left:
+                return [GiftEvent(payload, tuple(ticket for _, ticket in left), None)]
+            self._singles.discard(payload.order_id)
+            return []
         combo = self._landed(payload)
         if combo is None:
             return []
@@ -316,7 +331,7 @@ class ComboPacer(Generic[T]):
     @property
     def running(self) -> int:
         """Combos whose end is not in the stream yet."""
-        return len(self._restored) + len(self._live)
+        return len(self._restored) + len(self._live) + len(self._singles)
 
     def dump(self) -> tuple[GiftCombo, ...]:
         """Return the combos that have started and not ended, as their events in the stream say."""
@@ -347,6 +362,19 @@ class ComboPacer(Generic[T]):
             self._schedule(combo)
 
     # ---- inside
+
+    def _single(self, gift: GiftPayload, ticket: T) -> GiftEvent[T]:
+        """Make the one event of a gift that waits for nothing: it starts its combo and ends it."""
+        order_id, user_id, name, gift_id, count, price_cents, target, *_ = gift
+        self._singles.add(order_id)
+        payload = GiftPayload(
+            order_id, user_id, name, gift_id, count, price_cents, target, order_id, 1, count, count,
+            _BOTH,
+        )  # fmt: skip
+        return GiftEvent(payload, (ticket,), None)
+
+    def _is_single(self, payload: GiftPayload) -> bool:
+        return payload.order_id in self._singles and payload.flags == _BOTH
 
     def _combo_of(self, order: GiftOrder, now: float, at_ms: int, *, is_single: bool) -> _Combo[T]:
         """Return the combo that an order belongs to, a new one if need be; one that it does not fit is closed."""

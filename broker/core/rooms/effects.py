@@ -36,6 +36,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+_GIFT = MessageType.GIFT
+
 
 class Reply(NamedTuple, Generic[T]):
     """Answer one POST at once. ``detail`` as in `AckResult`; ``first``: its key was used there before."""
@@ -72,13 +74,15 @@ class Outcomes(NamedTuple, Generic[T]):
 class Publish(NamedTuple):
     """Send one event of lanes 0-2 to every member now; ``offset`` is its place in the room's stream.
 
-    ``audience``: the part of the room that it is for, None = all; the others get NOT_ADDRESSED.
+    ``audience``: the part of the room that it is for, None = all; the others get NOT_ADDRESSED. ``packed``: the packed
+    event, where it is known already.
     """
 
     event: Event
     lane: Lane
     offset: int
     audience: Audience | None = None
+    packed: bytes = b""
 
 
 class TickOut(NamedTuple):
@@ -160,7 +164,7 @@ class Record(NamedTuple, Generic[T]):
     """Make an event durable; only then answer its requests, publish it and perform ``then``.
 
     ``combo``: that of a gift event after it, None once it has ended; ``left``: orders of highlights that are held no
-    more, in the event of one; ``audience``: as in `Publish`.
+    more, in the event of one; ``audience``: as in `Publish`; ``packed``: the packed event, empty where it has one.
 
     The task calls `RoomState.committed`, `repeated` or `refused` with the ledger's result, in the order of the records.
     ``batches``: of activities, in the same transaction.
@@ -174,11 +178,12 @@ class Record(NamedTuple, Generic[T]):
     combo: GiftCombo | None = None
     left: tuple[str, ...] = ()
     audience: Audience | None = None
+    packed: bytes = b""
 
     @property
     def weight(self) -> int:
         """Messages inside: the orders of a gift event, none in an end that adds nothing; else one."""
-        return len(self.asked) if self.event.type == MessageType.GIFT else max(1, len(self.asked))
+        return len(self.asked) if self.event.type == _GIFT else max(1, len(self.asked))
 
 
 Effect = (

@@ -211,9 +211,10 @@ def order_key(order: GiftOrder, room: str, text: str = "") -> OperationKey:
     The display name is no part of what is bought, as it may have changed when the platform repeats the order; nor is
     how the gift is shown.
     """
-    content = (room, *order._replace(name=""))
+    order_id, user_id, _, gift_id, count, price_cents, target = order
+    content = (room, order_id, user_id, "", gift_id, count, price_cents, target)
     return OperationKey(
-        ("order", qualify(tenant_of(room), order.order_id)), _fingerprint((*content, text) if text else content)
+        ("order", qualify(tenant_of(room), order_id)), _fingerprint((*content, text) if text else content)
     )
 
 

@@ -26,6 +26,7 @@ from protocol.payloads import DeletedPayload, PinsPayload, payload_record
 
 __all__ = ["KeptMessages"]
 
+_FOLLOWED = frozenset({MessageType.ANNOUNCEMENT, MessageType.PINS_CHANGED, MessageType.MESSAGES_DELETED})
 MAX_ADDRESSED = 16
 """Announcements for parts of the room that are kept, beside the last one for all."""
 
@@ -57,6 +58,8 @@ class KeptMessages:
     def apply(self, stored: StoredEvent, now: float) -> None:
         """Follow the next event of the stream, which is in the history."""
         event = stored.event
+        if event.type not in _FOLLOWED:
+            return
         if event.type == MessageType.ANNOUNCEMENT:
             self._announce(stored)
         elif event.type == MessageType.PINS_CHANGED:

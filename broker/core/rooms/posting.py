@@ -53,6 +53,7 @@ _DANMAKU, _CHAT, _LIVE, _MODERATOR = MessageType.DANMAKU, Lane.CHAT, RoomPhase.L
 _APP, _GUEST = Role.APP, Role.GUEST
 _DROP_NEWEST, _COMMERCE_ONLY, _SHED = OverQuota.DROP_NEWEST, OverloadStage.COMMERCE_ONLY, Offer.SHED
 _NOTHING: tuple[Effect[Any], ...] = ()
+_ACCEPTED, _PAID, _GIFT = Outcome.ACCEPTED, Lane.PAID, MessageType.GIFT
 _ADDRESSABLE = frozenset({MessageType.ANNOUNCEMENT, MessageType.MEDIA})
 """Built-in types of messages that may be for a part of the room."""
 _HOLDABLE = frozenset({MessageType.DANMAKU, MessageType.EMOTE, MessageType.ANNOUNCEMENT, MessageType.MEDIA})
@@ -412,19 +413,22 @@ class Posting(Generic[T]):
         return self._stream.record(event, Lane.COMMERCE, asked, now)
 
     def _gift(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
-        gift = GiftPayload(*post.payload)
+        posted = post.payload
+        gift = posted if type(posted) is GiftPayload else GiftPayload(*posted)
         order = GiftOrder.of(gift)
         key = order_key(order, self._name)
         known = self._stream.known(key, ticket, now)
         if known is not None:
             return known
-        refused = self._refused_order(ticket, order) or self._refused(ticket, author, Lane.PAID, now)
+        refused = self._refused_order(ticket, order) or self._refused(ticket, author, _PAID, now)
         if refused:
             return refused
-        gift = GiftPayload(*self._screened(ticket, author, post, Lane.PAID).payload)
+        shown = self._screened(ticket, author, post, _PAID).payload
+        if shown is not posted:
+            gift = GiftPayload(*shown)
         self._stream.begin(key, order.cents)
-        self._stream.admit(Lane.PAID)
-        asked = PendingReply(ticket, Outcome.ACCEPTED, key, order)
+        self._stream.admit(_PAID)
+        asked = PendingReply(ticket, _ACCEPTED, key, order)
         return self.release(self.gifts.offer(gift, asked, now, at_ms), now, at_ms)
 
     def _highlight(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
@@ -553,17 +557,20 @@ class Posting(Generic[T]):
         effects: list[Effect[T]] = []
         for item in released:
             payload = item.payload
-            event = Event(MessageType.GIFT, at_ms, payload.user_id, payload.name, payload)
-            asked = [
-                each if each.outcome is outcome else each._replace(outcome=outcome) for each, outcome in item.outcomes()
-            ]
-            effects += self._stream.record(event, Lane.PAID, asked, now, combo=item.combo)
+            event = Event(_GIFT, at_ms, payload.user_id, payload.name, payload)
+            asked: Sequence[PendingReply[T]] = item.tickets
+            if len(asked) > 1 or (asked and asked[0].outcome is not _ACCEPTED):
+                asked = [
+                    each if each.outcome is outcome else each._replace(outcome=outcome)
+                    for each, outcome in item.outcomes()
+                ]
+            effects += self._stream.record(event, _PAID, asked, now, combo=item.combo)
         return effects
 
     def follow(self, stored: StoredEvent, now: float) -> None:
         """Follow an event that is in the stream."""
         event = stored.event
-        if event.type == MessageType.GIFT:
+        if event.type == _GIFT:
             self.gifts.committed(event.payload, now)
             self._rankings.gave(event.payload, stored.offset)
         elif event.type == MessageType.HIGHLIGHT:

@@ -76,6 +76,7 @@ RANKING_WAIT_S = 0.25
 """So long the top of a ranking that is due waits for other counters: a write costs more than the bytes."""
 
 _APP = Role.APP
+_PHASE, _KEYS = MessageType.ROOM_PHASE, MessageType.KEYS_CHANGED
 _TOTALS_VERSION = 1
 
 
@@ -271,14 +272,16 @@ class RoomState(Generic[T]):
 
     def committed(self, record: Record[T], offset: int, now: float) -> Sequence[Effect[T]]:
         """The ledger has made a record durable at ``offset``: what follows."""
-        if record.event.type == MessageType.ROOM_PHASE:
+        kind = record.event.type
+        if kind == _PHASE:
             self._phases.complete(RoomPhase(record.event.payload[0]))
-        elif record.event.type == MessageType.KEYS_CHANGED:
+        elif kind == _KEYS:
             self.key_changes.committed(record, now)
         effects = self._stream.committed(record, offset, now)
-        if record.event.type in ORDER_TYPES:
+        if kind in ORDER_TYPES:
             effects += self.activities.gave(record.event.payload, record.event.at_ms, offset, now)
-        return [*effects, *self.activities.committed(record.batches, now)]
+        effects += self.activities.committed(record.batches, now)
+        return effects
 
     def repeated(
         self, record: Record[T], first: Mapping[OperationKey, StoredResult], now: float

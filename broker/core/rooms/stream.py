@@ -168,7 +168,8 @@ class Stream(Generic[T]):
     ) -> Sequence[Effect[T]]:
         """Put an admitted event on its way into the stream. ``asked``: whom it answers; ``then``: what follows it;
         ``batches``: of activities, in its transaction; ``combo``, ``left``, ``audience``: as in `Record`."""
-        record = Record(event, lane, tuple(asked), tuple(then), tuple(batches), combo, left, audience)
+        packed = pack_body(event) if self._durable and audience is None else b""
+        record = Record(event, lane, tuple(asked), tuple(then), tuple(batches), combo, left, audience, packed)
         if self._durable:
             return (record,)
         return self.committed(record, self.history.last_offset + 1, now)
@@ -177,20 +178,21 @@ class Stream(Generic[T]):
         """The event is durable and has ``offset``. ValueError (a bug): that is not the next one."""
         if offset != self.history.last_offset + 1:
             raise ValueError(f"offset {offset} was given after {self.history.last_offset}")
-        account = self._accounts[record.lane]
-        if record.weight:
-            account.held -= record.weight
+        event, lane, weight = record.event, record.lane, record.weight
+        account = self._accounts[lane]
+        if weight:
+            account.held -= weight
             account.shown += 1
-            account.merged += record.weight - 1
-        stored = StoredEvent(offset, record.lane, record.event, record.audience)
-        self.history.append(stored, kept_bytes(record.event), now)
+            account.merged += weight - 1
+        stored = StoredEvent(offset, lane, event, record.audience)
+        self.history.append(stored, kept_bytes(event), now)
         self._follow(stored, now)
         effects: list[Effect[T]] = []
         first = FirstUse(self._room, self.history.epoch, offset)
         for asked in record.asked:
             effects.append(Reply(asked.ticket, asked.outcome, offset))
             self._answer_waiting(effects, asked, StoredResult(asked.outcome, offset, first), now)
-        effects += (Publish(record.event, record.lane, offset, record.audience), *record.then)
+        effects += (Publish(event, lane, offset, record.audience, record.packed), *record.then)
         return effects
 
     def repeated(

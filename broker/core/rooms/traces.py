@@ -229,8 +229,9 @@ class RoomTraces(Generic[T]):
         self._budget.used -= 1
         if self._by_offset.get(trace.detail) is trace:
             del self._by_offset[trace.detail]
-        for ticket in [ticket for ticket, each in self.open.items() if each is trace]:
-            del self.open[ticket]
+        if trace.outcome is None:
+            for ticket in [ticket for ticket, each in self.open.items() if each is trace]:
+                del self.open[ticket]
 
 
 def _entries_of(

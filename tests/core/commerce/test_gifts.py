@@ -225,6 +225,16 @@ def test_rate_zero_is_no_pacing_and_no_combos() -> None:
     assert shown(room.release(3.0)) == [("u1", 2, 0, 1, COMBO_END)]
 
 
+def test_a_gift_without_pacing_that_is_not_written_is_shown_again_or_goes() -> None:
+    pacer: ComboPacer[int] = ComboPacer(rate_per_s=0)
+    [event] = pacer.offer(gift(order="o1"), 1, 0.0, 0)
+    assert pacer.running == 1
+    assert pacer.withdrawn(event.payload, [(GiftOrder.of(event.payload), 1)], 1.0) == [event]
+    assert pacer.withdrawn(event.payload, [], 2.0) == []
+    assert pacer.running == 0
+    pacer.committed(event.payload, 3.0)
+
+
 def test_the_end_of_the_room_ends_every_combo() -> None:
     room = with_spent_burst()
     for user in "aab":
@@ -343,6 +353,10 @@ class Combos(RuleBasedStateMachine):
         ticket = len(self.given) + 1
         payload = self.given[ticket] = gift(user, count, kind, price, order=f"o{ticket}", combo=combo)
         self.out(self.pacer.offer(payload, ticket, self.now, ms(self.now)))
+
+    @rule(rate=st.sampled_from([0.0, 10.0]))
+    def pace(self, rate: float) -> None:
+        self.pacer.use_rate(rate)
 
     @rule(seconds=st.sampled_from([0.05, 0.4, 0.6, 1.0, 2.9, 3.1, 20.0]))
     def wait(self, seconds: float) -> None:
