@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from broker.ledger.chain import canonical, commitment, digest_of, pack_redactions
 from broker.ledger.encryption import BodyCipher
-from broker.ledger.entries import ENTRIES_REDACTED, EntriesRedacted, Entry
+from broker.ledger.entries import ENTRIES_REDACTED, READ_WITHOUT_KEY, EntriesRedacted, Entry
 from broker.ledger.rows import Tally, key_checksum, outbox_checksum
 
 __all__ = ["redact_entries", "redact_outbox", "remove_answers"]
@@ -31,7 +31,8 @@ def redact_entries(connection: sqlite3.Connection, cipher: BodyCipher, item: Ent
         *fields, before, salt = row
         if fields[4] == ENTRIES_REDACTED and fields[3] is None:
             continue
-        body = cipher.encrypt("entries", body)
+        if fields[4] not in READ_WITHOUT_KEY or fields[3] is not None:
+            body = cipher.encrypt("entries", body)
         crc = zlib.crc32(body, zlib.crc32(canonical(seq, *fields)))
         connection.execute(
             "UPDATE entries SET body = ?, crc = ?, salt = ? WHERE seq = ?", (body, crc, commitment(salt, before), seq)

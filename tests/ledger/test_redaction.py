@@ -22,7 +22,8 @@ from broker.ledger import (
     Reader,
     database_path,
 )
-from broker.ledger.entries import Submission
+from broker.ledger.entries import LEDGER_RESTORED, Submission
+from broker.ledger.key_file import KEY_BYTES, LedgerKey, LedgerKeys
 from broker.ledger.store import Store
 from tests.support.faulty_disk import quick_directory
 
@@ -148,3 +149,14 @@ async def test_a_scrub_comes_in_time_although_there_is_no_pause() -> None:
             await ledger.scrub()
             assert not files_hold_the_secret(ledger)
             nursery.cancel_scope.cancel()
+
+
+def test_a_fact_that_is_never_encrypted_is_not_when_it_is_redacted(store: Store) -> None:
+    keys = LedgerKeys((LedgerKey.of(bytes(KEY_BYTES)),), "test")
+    store.cipher.use(keys)
+    store.commit([Submission((Entry("", 0, None, LEDGER_RESTORED, 1, b"lost"),))])
+    store.commit([Submission((EntriesRedacted("erasure", 2, ((1, b"gone"),)),))])
+    reader = Reader(store.path, keys)
+    assert next(entry.body for entry, *_ in reader.entries()) == b"gone"
+    reader.verify_all()
+    reader.close()

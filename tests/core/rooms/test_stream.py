@@ -52,7 +52,7 @@ def test_nothing_is_reported_before_the_commit() -> None:
     assert room.counters.accounts()[Lane.CONTROL] == (1, 0, 0, 0, 0, 1)
     reply, published = room.committed(record, 1, 1.1)
     assert reply == Reply(1, Outcome.ACCEPTED, 1)
-    assert published == Publish(record.event, Lane.CONTROL, 1)
+    assert published == Publish(record.event, Lane.CONTROL, 1, packed=pack_body(record.event))
     assert room.events_since(77, 0, 1.1) == [StoredEvent(1, Lane.CONTROL, record.event)]
     assert room.counters.accounts()[Lane.CONTROL] == (1, 1, 0, 0, 0, 0)
 
