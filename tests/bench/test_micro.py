@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bench.load.sockets import server_message
 from bench.micro import BENCHES, run
 from bench.micro.clients import PHRASES
-from bench.micro.harness import BrokerLoopMonitor
+from bench.micro.harness import BrokerLoopMonitor, config, serving
 from bench.micro.result import Result, median, table
 from bench.micro.wire import (
     STAMP_CHARS,
@@ -178,3 +178,10 @@ def test_long_steps_of_the_broker_are_reported_and_not_those_of_the_bench(name: 
     monitor.before_task_step(task)
     monitor.after_task_step(task)
     assert monitor.slow_steps == slow_steps
+
+
+@pytest.mark.integration
+async def test_a_bench_is_not_warned_of_the_limits_that_it_switches_off(capfd: pytest.CaptureFixture[str]) -> None:
+    async with serving(config(paid_budget_per_s=0.0)):
+        pass
+    assert "switch limits off" not in "".join(capfd.readouterr())
