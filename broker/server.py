@@ -11,7 +11,7 @@ import hmac
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from broker.auth.tokens import Authenticator
 from broker.config.dictionaries import read_dictionary
 from broker.config.files import user_path
 from broker.config.nodes import check_for_nodes
-from broker.config.schema import RELOADABLE, Config, changed_settings, settings_of, with_reloadable, without_limit
+from broker.config.schema import RELOADABLE, Config, changed_settings, with_reloadable, without_limit
 from broker.core.clock import TrustedClock
 from broker.core.limits.overload import ByteBudget, OverloadMonitor
 from broker.core.limits.rate_limit import Rate
@@ -56,9 +56,10 @@ from broker.operations.action_runs import ActionRuns
 from broker.operations.broadcast_runs import BroadcastRuns
 from broker.operations.broadcasts import continue_broadcasts
 from broker.operations.calls import Operations
+from broker.operations.control import control_of
 from broker.operations.erasures import Erasures
 from broker.operations.in_process import call_in_process
-from broker.operations.parts import BrokerControl, Parts
+from broker.operations.parts import Parts
 from broker.rooms import configured
 from broker.rooms.actions import ActionQueue
 from broker.rooms.fanout import FanOut
@@ -79,7 +80,7 @@ from broker.sessions.watching import WatchSession
 from broker.telemetry.health import health_of
 from broker.telemetry.logs import LogFile, configure, report_left_out
 from broker.telemetry.loop_monitor import LoopMonitor
-from broker.telemetry.metrics import Stats, counters_of, scrape
+from broker.telemetry.metrics import Stats, scrape
 from broker.telemetry.overview import Overview
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
@@ -106,7 +107,8 @@ class Broker:
     OSError if the TLS files cannot be used, or the process has too few descriptors.
 
     ``rng``, ``wall_ms`` and ``monotonic`` replace chance and the clocks; the metrics count what ``log_file`` drops.
-    ``read_config``: for `reload_files`; ``listens`` False: no port, no control API. The methods ``_make_...`` make what
+    ``read_config``: for `reload_files`; ``origins``: where settings came from, which it keeps up to date, None = a
+    program has made the configuration; ``listens`` False: no port, no control API. The methods ``_make_...`` make what
     touches disk and network, so that a simulation can replace it. ``engine``: shared with other nodes (ValueError).
     """
 
@@ -119,6 +121,7 @@ class Broker:
         monotonic: Callable[[], float] = time.monotonic,
         log_file: LogFile | None = None,
         read_config: Callable[[], Config] | None = None,
+        origins: Mapping[str, str] | None = None,
         listens: bool = True,
         engine: Engine | None = None,
     ) -> None:
@@ -192,7 +195,7 @@ class Broker:
         limits = QueueLimits(queue.frames, queue.queue_bytes, queue.critical_bytes)
         transports = TransportSettings(self.poller, limits, self.budget, self._on_released)
         self.jwks = JwksSource(config.auth, lambda keys: self.context.auth.use_url_keys(keys), clock)
-        self._started_at = clock()
+        self.started_at = clock()
         self.locks = Locks(self.ledger, clock, self.clock)
         self.questions = Questions(config.webhooks, unix_ms=wall_ms, rng=rng)
         self.broadcasts = BroadcastRuns(self.ledger, wall_ms)
@@ -205,12 +208,12 @@ class Broker:
                 self.ledger, self.hub, self.room_store, self.users, self.inboxes, self.revocations, wall_ms
             )
         self._parts = Parts(
-            self.hub, self.users, rules.types, self.ledger, self.inboxes, self.locks, self.broadcasts, self._control(),
+            self.hub, self.users, rules.types, self.ledger, self.inboxes, self.locks, self.broadcasts, control_of(self),
             clock, wall_ms, self.revocations, self.word_lists, self.sanctions, self.webhooks, self.questions,
             self.erasures, self.room_store,
         )  # fmt: skip
         self.operations = Operations(self._parts)
-        self.action_runs = ActionRuns(actions, self._parts, self.operations, lambda: self._api_keys)
+        self.action_runs = ActionRuns(actions, self._parts, self.operations, lambda: self.api_keys)
         authenticator = Authenticator(
             config.auth, clock=lambda: self.clock.now_ms() / 1000, rng=rng, request_keys=self.jwks.request,
             is_revoked=self.revocations.is_revoked, tenants=TenantKeys.read(config.tenants),
@@ -228,6 +231,7 @@ class Broker:
         self.context.use_dictionary(read_dictionary(config.link.dictionary_file))
         self.listener = self._make_listener(transports)
         self._read_config = read_config
+        self.origins = origins
         self._reloading = trio.Lock()
         self._listens = listens
         self._nursery: trio.Nursery | None = None
@@ -236,21 +240,11 @@ class Broker:
         self._reported_status = "ok"
         self.api_limits = ConnectionLimits(**api_limits(config.api.max_connections))
         self.api_counters = HttpCounters()
-        self._api_keys = self._read_api_keys(config)
+        self.api_keys = self._read_api_keys(config)
 
-    def _control(self) -> BrokerControl:
-        return BrokerControl(
-            status=self.status,
-            counters=lambda: counters_of(self),
-            reload=self.reload_files,
-            drain=self._begin_drain,
-            connections=lambda: len(self.context.sessions),
-            sessions=lambda: list(self.context.sessions),
-            settings=lambda: settings_of(self.config),
-            uptime_ms=lambda: round((self._clock() - self._started_at) * 1000),
-            api_keys=lambda: self._api_keys,
-            ticket_keys=lambda: self.ticket_keys if self.context.auth.gives_tickets else None,
-        )
+    def read_api_keys(self) -> None:
+        """Read the keys of the control API again. OSError or ValueError, with nothing changed."""
+        self.api_keys = self._read_api_keys(self.config)
 
     def _read_api_keys(self, config: Config) -> ApiKeys | None:
         """Return the keys of the control API; None = none is needed, in development mode."""
@@ -331,7 +325,7 @@ class Broker:
     async def _serve_api(self, listen: str, task_status: trio.TaskStatus[list[str]]) -> None:
         parts = ApiParts(
             operations=self.operations,
-            keys=lambda: self._api_keys,
+            keys=lambda: self.api_keys,
             requests=lambda: Rate(self.config.api.requests_per_s, round(2 * self.config.api.requests_per_s)),
             status=self.status,
             metrics=lambda: scrape(self),
@@ -494,7 +488,7 @@ class Broker:
             self.hub.use_types(custom)
             self.context.use_types()
             self.webhook_events.use_types(configured.names_and_lanes(custom))
-        keys_before, self._api_keys = keys_of(self._api_keys), api_keys
+        keys_before, self.api_keys = keys_of(self.api_keys), api_keys
         if self.webhooks is not None and webhook_files is not None:
             self.webhooks.use(webhook_files)
         self.questions.use(question_files)
@@ -526,7 +520,8 @@ class Broker:
 
     # ---- the end
 
-    def _begin_drain(self) -> None:
+    def begin_drain(self) -> None:
+        """Begin `drain` in a task of its own."""
         if self._nursery is not None:
             self._nursery.start_soon(self.drain)
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 import secrets
 import tomllib
@@ -38,6 +39,7 @@ __all__ = [
     "ApiKey",
     "ApiKeys",
     "KeyFileError",
+    "KeyKnownError",
     "key_table",
     "keys_of",
     "new_key",
@@ -59,6 +61,10 @@ _FIELDS = frozenset({"id", "sha256", "hmac", "scopes", "rooms", "expires_at", "n
 
 class KeyFileError(ValueError):
     """Error of a key file; the message names the key and the field."""
+
+
+class KeyKnownError(KeyFileError):
+    """Error of a key whose id is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,10 @@ class ApiKeys:
             return None, f"key {known.id} has expired"
         return known, ""
 
+    def holds(self, key: ApiKey) -> bool:
+        """Return whether a key that was verified before is still known, has the same rights and has not expired."""
+        return self.keys.get(key.id) == key and not (key.expires_at and self._unix_s() >= key.expires_at)
+
     def verify_signature(self, signed: Signed, nonces: NonceTable) -> ApiKey:
         """Return the key that has signed a request, whose nonce is used from now on. SignatureRefused otherwise."""
         known, now = self.keys.get(signed.key_id), self._unix_s()
@@ -148,13 +158,13 @@ def key_table(key: ApiKey) -> str:
     is_for = f'hmac = "{secret_text(key.secret)}"' if key.secret else f'sha256 = "{key.digest.hex()}"'
     lines = ["", "[[key]]", f'id = "{key.id}"', is_for]
     lines.append("scopes = [" + ", ".join(f'"{scope}"' for scope in sorted(key.scopes)) + "]")
-    lines.append("rooms = [" + ", ".join(f'"{room}"' for room in key.rooms) + "]")
+    lines.append(f"rooms = {json.dumps(key.rooms, ensure_ascii=False)}")  # text of JSON is text of TOML
     if key.tenant:
         lines.append(f'tenant = "{key.tenant}"')
     if key.expires_at:
         lines.append(f"expires_at = {key.expires_at}")
     if key.note:
-        lines.append(f'note = "{key.note}"')
+        lines.append(f"note = {json.dumps(key.note, ensure_ascii=False)}")
     return "\n".join(lines) + "\n"
 
 

@@ -81,8 +81,15 @@ def secret_on_command_line(option: str) -> click.UsageError:
     )
 
 
-def load_or_fail(config_path: Path | None, settings: Sequence[str] = (), flags: dict[str, Any] | None = None) -> Config:
+def load_or_fail(
+    config_path: Path | None,
+    settings: Sequence[str] = (),
+    flags: dict[str, Any] | None = None,
+    origins: dict[str, str] | None = None,
+) -> Config:
     """Return the settings from the file, the environment, ``--set`` and then ``flags`` (dotted keys, None = not given).
+
+    ``origins``: see `broker.config.schema.load`.
 
     Raises `ConfigProblems` or `click.UsageError` if they are wrong; callers let them propagate, click prints them.
     """
@@ -96,7 +103,7 @@ def load_or_fail(config_path: Path | None, settings: Sequence[str] = (), flags: 
         overrides[key.strip()] = value
     overrides.update({key: value for key, value in (flags or {}).items() if value is not None})
     try:
-        return load(config_path, os.environ, overrides)
+        return load(config_path, os.environ, overrides, origins)
     except ConfigError as error:
         raise ConfigProblems(error) from error
 

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import click
 
-from broker.auth.api_keys import (
-    ApiKey,
-    KeyFileError,
-    key_table,
-    new_key,
-    new_secret,
-    parse_keys,
-    secret_text,
-    without_key,
-)
+from broker.auth.api_key_file import add_key, made_key, remove_key
+from broker.auth.api_keys import KeyFileError, parse_keys
 from broker.config.files import FileError, read_text_of, user_path
-from broker.ledger.head import open_private, replace_private
 from protocol.operations import Scope
 from protocol.text import is_room_pattern
 
@@ -55,22 +43,13 @@ def create(
         if not is_room_pattern(room):
             raise click.BadParameter(f"{room!r} is no room, or the beginning of one and *", param_hint="--room")
     try:
-        text = read_text_of(path) if path.exists() else ""
-        known = parse_keys(text, str(path))
-        if id in known:
-            raise KeyFileError(f"{path}: has a key {id} already; take another id for the second key of a rotation")
-        shown, digest = new_key(id)
-        secret = new_secret() if signing else b""
-        granted = frozenset(map(Scope, scopes))
-        made = ApiKey(id, bytes.fromhex(digest), granted, rooms or ("*",), note=note, tenant=tenant, secret=secret)
-        table = key_table(made)
-        parse_keys(text + table, str(path))
-        _append(path, table)
+        made, shown = made_key(id, frozenset(map(Scope, scopes)), rooms or ("*",), tenant, note, 0, signing)
+        add_key(path, made)
     except (FileError, KeyFileError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"{error.filename or path}: {error.strerror}") from error
-    click.echo(secret_text(secret) if signing else shown)
+    click.echo(shown)
 
 
 @key.command("list")
@@ -97,18 +76,8 @@ def remove(id: str, file: str) -> None:
     """
     path = user_path(file)
     try:
-        replace_private(path, without_key(read_text_of(path), id, str(path)).encode())
+        remove_key(path, id)
     except (FileError, KeyFileError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"{error.filename or path}: {error.strerror}") from error
-
-
-def _append(path: Path, table: str) -> None:
-    """Append to a file that only its owner can read."""
-    descriptor = open_private(path, os.O_WRONLY | os.O_APPEND)
-    try:
-        os.write(descriptor, table.encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

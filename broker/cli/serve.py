@@ -95,8 +95,10 @@ def serve(
         "ledger.ephemeral": True if ephemeral else None,
     }
 
+    origins: dict[str, str] = {}
+
     def read() -> Config:
-        return load_or_fail(config_path, settings, flags).placed(config_path)
+        return load_or_fail(config_path, settings, flags, origins).placed(config_path)
 
     def read_again() -> Config:
         """Read as at the start; the running broker reports the errors of a configuration itself."""
@@ -121,7 +123,7 @@ def serve(
             supervisor = Supervisor(config, processes, command, read_config=read_again, status_listen=status_listen)
             trio.run(_supervise, supervisor, config)
         else:
-            trio.run(_serve, config, read_again, log_file)
+            trio.run(_serve, config, read_again, origins, log_file)
     except (LedgerRefused, KeyFileError, SupervisorFailed, OSError) as error:
         raise _cannot_serve(config, error) from error
     except BaseExceptionGroup as group:
@@ -173,12 +175,14 @@ async def _supervise(supervisor: Supervisor, config: Config) -> None:
     await serve_signals(supervisor, started)
 
 
-async def _serve(config: Config, read: Callable[[], Config], log_file: LogFile | None) -> None:
+async def _serve(
+    config: Config, read: Callable[[], Config], origins: Mapping[str, str], log_file: LogFile | None
+) -> None:
     from broker.server import Broker
     from broker.telemetry.process import tune_process
 
     tune_process()
-    broker = Broker(config, log_file=log_file, read_config=read)
+    broker = Broker(config, log_file=log_file, read_config=read, origins=origins)
     async with trio.open_nursery() as nursery:
         with (
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,

@@ -124,10 +124,13 @@ def secret_paths(kind: type[msgspec.Struct]) -> frozenset[str]:
 
 
 class Layers(Generic[S]):
-    """Collector of values for the struct ``kind``, layer after layer, with every problem in ``problems``."""
+    """Collector of values for the struct ``kind``, layer after layer, with every problem in ``problems`` and, by dotted
+    name of a setting that is not the default, where its value came from in ``origins`` ("file" where no origin was
+    given); the settings of an array of tables have that of the array."""
 
     def __init__(self, kind: type[S]) -> None:
         self.problems: list[Problem] = []
+        self.origins: dict[str, str] = {}
         self._kind = kind
         self._paths = _paths(kind)
         self._tree: dict[str, Any] = {}
@@ -194,6 +197,8 @@ class Layers(Generic[S]):
             element = _element_struct(leaf.bare)
             if element is None:
                 into[key] = msgspec.convert(value, kind)
+                if path in self._paths:
+                    self.origins[path] = origin or "file"
                 return
         except msgspec.ValidationError as error:
             path, rule = _reworded(str(error), path, value, leaf)
@@ -204,6 +209,8 @@ class Layers(Generic[S]):
             return
         items = [self._item(element, f"{path}[{index}]", item, origin) for index, item in enumerate(value)]
         into[key] = [item for item in items if item is not None]
+        if path in self._paths:
+            self.origins[path] = origin or "file"
 
     def _item(self, kind: Any, path: str, item: Any, origin: str) -> dict[str, Any] | None:
         """One table of an array of tables, or None if anything in it is wrong."""

@@ -183,12 +183,16 @@ def load(
     path: Path | None = None,
     env: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    origins: dict[str, str] | None = None,
 ) -> Config:
     """Read the settings: file, then environment, then ``overrides`` (flags), later ones winning key by key.
 
     ``overrides`` has dotted or nested keys; a None value means "flag not given"; strings are read as in the
     environment. ``auth.secret_file`` is read: the result has its content in ``auth.secret``. ConfigError with
     every problem that could be found, and nothing is half done. Reads up to four files.
+
+    ``origins`` gets where each setting that is not the default came from, by the names of `settings_of`: "file",
+    "flag", or the name of a variable.
     """
     layers = Layers(Config)
     wrong: list[Problem] = []
@@ -211,6 +215,11 @@ def load(
     wrong += [Problem(paths[0], rule) for paths, rule in _conflicts(config) if not any(_touches(p, bad) for p in paths)]
     if wrong:
         raise ConfigError([str(problem) for problem in wrong])
+    if origins is not None:
+        origins.clear()
+        for name, origin in layers.origins.items():
+            section, _, setting = name.partition(".")
+            origins[f"{section}.{setting.partition('.')[0]}" if setting else section] = origin.removeprefix("a ")
     return config
 
 

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 
 import structlog
@@ -125,6 +126,11 @@ class _Api:
                 ) from None
             self._refusals.try_acquire(address, self._parts.clock())
             raise HttpProblem(401, "AUTH_FAILED", "must be a valid signature (RFC 9421)", "Signature") from None
+
+    def _holds(self, key: ApiKey | None) -> bool:
+        """Return whether a key is valid still, and as it was (None: in development mode)."""
+        keys = self._parts.keys()
+        return (keys is None) is (key is None) and (keys is None or key is None or keys.holds(key))
 
     @property
     def _limit(self) -> Gcra:
@@ -267,7 +273,10 @@ class _Api:
             self._live.enter(caller.account)
         except HttpProblem as problem:
             return problem.response(request_id)
-        return LiveResponse(self._live, qualify(caller.tenant, result.room), caller.account, arguments["seconds"])
+        return LiveResponse(
+            self._live, qualify(caller.tenant, result.room), caller.account, partial(self._holds, key),
+            arguments["seconds"],
+        )  # fmt: skip
 
     async def page(self, request: Request) -> Response:
         """Answer ``GET /console`` and its files, which are no secret: what they show needs a key."""
@@ -296,7 +305,7 @@ class _Api:
             self._live.enter(account)
         except HttpProblem as problem:
             return problem.response(request_id)
-        return OverviewResponse(self._overview, self._live, account)
+        return OverviewResponse(self._overview, self._live, account, partial(self._holds, key))
 
     async def openapi(self, request: Request) -> Response:
         """Answer ``GET /v1/openapi.json``."""

@@ -117,15 +117,17 @@ class LiveStreams:
 
 
 class StreamResponse(Response):
-    """One stream of Server-Sent Events. ``key``: whose stream it is, entered already in ``streams``."""
+    """One stream of Server-Sent Events. ``key``: whose stream it is, entered already in ``streams``; ``holds``: whether
+    that key is still valid, else the stream ends."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, streams: LiveStreams, key: str) -> None:
+    def __init__(self, streams: LiveStreams, key: str, holds: Callable[[], bool]) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._streams = streams
         self._key = key
+        self._holds = holds
 
     # Any: what ASGI passes are dictionaries.
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -145,8 +147,8 @@ class StreamResponse(Response):
 class LiveResponse(StreamResponse):
     """Stream of ``room`` (qualified name): an event a second until the room closes or the broker drains."""
 
-    def __init__(self, streams: LiveStreams, room: str, key: str, seconds: int) -> None:
-        super().__init__(streams, key)
+    def __init__(self, streams: LiveStreams, room: str, key: str, holds: Callable[[], bool], seconds: int) -> None:
+        super().__init__(streams, key, holds)
         self._room = room
         self._seconds = seconds
 
@@ -154,7 +156,7 @@ class LiveResponse(StreamResponse):
         parts, streams = self._streams.parts, self._streams
         seconds, last = self._seconds, parts.taken(self._room)
         await send(piece(b"retry: %d\n\n" % RETRY_MS))
-        while not parts.is_draining():
+        while not parts.is_draining() and self._holds():
             waiting = parts.next_second()
             if seconds:
                 data = streams.text(self._room, seconds)

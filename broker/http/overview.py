@@ -98,12 +98,12 @@ class OverviewTexts:
 class OverviewResponse(StreamResponse):
     """Stream of the whole broker: an event a second until it drains."""
 
-    def __init__(self, texts: OverviewTexts, streams: LiveStreams, key: str) -> None:
-        super().__init__(streams, key)
+    def __init__(self, texts: OverviewTexts, streams: LiveStreams, key: str, holds: Callable[[], bool]) -> None:
+        super().__init__(streams, key, holds)
         self._texts = texts
 
     async def _stream(self, send: Any) -> None:
         await send(piece(b"retry: %d\n\n" % RETRY_MS))
-        while not self._texts.parts.is_draining():
+        while not self._texts.parts.is_draining() and self._holds():
             await send(piece(await self._texts.text()))
             await trio.sleep(EVERY_S)

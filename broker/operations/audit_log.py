@@ -59,7 +59,7 @@ NOT_AUDITED = {
 """Operations that change something and leave no entry, whoever calls them, and where they are found."""
 _NAMES = frozenset({
     "action", "batch", "category", "channel", "endpoint", "id", "job", "list", "operation", "order_id", "other_room",
-    "pattern", "room", "sku", "type",
+    "pattern", "room", "rooms", "scopes", "sku", "tenant", "type",
 })  # fmt: skip
 """Texts that name something; of all others only the length is written."""
 _OWN_COLUMNS = frozenset({"as_user", "reason", "user"})
@@ -224,6 +224,8 @@ def _said(name: str, value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         if len(value) <= MAX_LISTED and all(isinstance(each, int) for each in value):
             return tuple(map(int, value))
+        if name in _NAMES and len(value) <= MAX_LISTED and all(isinstance(each, str) for each in value):
+            return tuple(plain_name(each)[:64] for each in value)
         return f"{len(value)} items"
     if isinstance(value, Mapping):
         if name == "rules":

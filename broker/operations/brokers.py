@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
 import trio
 
+from broker.auth.api_key_file import add_key, made_key, remove_key
+from broker.auth.api_keys import KeyFileError, KeyKnownError, keys_of
 from broker.auth.ticket_keys import MAX_KEYS
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import AGAIN_MS, required
 from broker.operations.parts import Handler, Parts
 from protocol.codes import ErrorCode
-from protocol.operations import EDITION
+from protocol.operations import EDITION, Scope
 from protocol.operations.brokers import (
     ApiKeyList,
     ApiKeyView,
@@ -22,6 +27,8 @@ from protocol.operations.brokers import (
     ConnectionList,
     ConnectionView,
     Counters,
+    CreateApiKey,
+    CreatedApiKey,
     DrainBroker,
     Draining,
     EffectiveConfig,
@@ -32,9 +39,12 @@ from protocol.operations.brokers import (
     ListConnections,
     ReloadConfig,
     Reloaded,
+    RevokeApiKey,
+    RevokedApiKey,
     RotatedKeys,
     RotateKeys,
 )
+from protocol.text import is_tenant
 
 __all__ = ["HANDLERS"]
 
@@ -72,7 +82,8 @@ def _drain(parts: Parts, caller: Caller, request: DrainBroker) -> Draining:
 
 
 def _config(parts: Parts, caller: Caller, request: GetConfig) -> EffectiveConfig:
-    return EffectiveConfig({name: _shown(value) for name, value in sorted(parts.control.settings().items())})
+    settings = {name: _shown(value) for name, value in sorted(parts.control.settings().items())}
+    return EffectiveConfig(settings, {name: each for name, each in parts.control.origins().items() if name in settings})
 
 
 def _shown(value: Any) -> Any:
@@ -123,6 +134,68 @@ def _api_keys(parts: Parts, caller: Caller, request: ListApiKeys) -> ApiKeyList:
     return ApiKeyList(tuple(items), True)
 
 
+async def _create_api_key(parts: Parts, caller: Caller, request: CreateApiKey) -> CreatedApiKey:
+    unknown = set(request.scopes) - {scope.value for scope in Scope}
+    if unknown or not request.scopes:
+        known = ", ".join(sorted(scope.value for scope in Scope))
+        raise OperationError(ErrorCode.BAD_FIELD, f"must be some of {known}", "scopes")
+    if not request.rooms:
+        raise OperationError(ErrorCode.BAD_FIELD, "must have a pattern", "rooms")
+    if request.tenant and not is_tenant(request.tenant):
+        raise OperationError(ErrorCode.BAD_FIELD, "must be 1 to 32 of a-z, 0-9, _ and -", "tenant")
+    if not request.note.isprintable():
+        raise OperationError(ErrorCode.BAD_FIELD, "must be printable", "note")
+    if request.expires_at_s and request.expires_at_s * 1000 <= parts.unix_ms():
+        raise OperationError(ErrorCode.BAD_FIELD, "must be in the future, or 0", "expires_at_s")
+    path = _key_file(parts, caller)
+    try:
+        key, shown = made_key(
+            request.id, frozenset(map(Scope, request.scopes)), request.rooms, request.tenant, request.note,
+            request.expires_at_s, request.signs,
+        )  # fmt: skip
+    except KeyFileError:
+        rule = "must be 1 to 32 lower-case letters, digits and -, the first no -"
+        raise OperationError(ErrorCode.BAD_FIELD, rule, "id") from None
+    with _key_file_errors(parts):
+        await trio.to_thread.run_sync(add_key, path, key)
+        parts.control.read_api_keys()
+    return CreatedApiKey(key.id, shown)
+
+
+async def _revoke_api_key(parts: Parts, caller: Caller, request: RevokeApiKey) -> RevokedApiKey:
+    path = _key_file(parts, caller)
+    if request.id == caller.id:
+        raise OperationError(ErrorCode.OUT_OF_STATE, "is the key of this call: revoke it with another one", "id")
+    if request.id not in keys_of(parts.control.api_keys()):
+        raise OperationError(ErrorCode.BAD_FIELD, "names no key that is known", "id")
+    with _key_file_errors(parts):
+        await trio.to_thread.run_sync(remove_key, path, request.id)
+        parts.control.read_api_keys()
+    return RevokedApiKey(request.id)
+
+
+def _key_file(parts: Parts, caller: Caller) -> Path:
+    """Return the key file for a caller that may change it: one for some rooms would give itself the others."""
+    if not caller.in_all_rooms:
+        raise OperationError(ErrorCode.NOT_ALLOWED, "is for keys of all rooms", "operation")
+    path = parts.control.key_file()
+    if path is None:
+        raise OperationError(ErrorCode.OUT_OF_STATE, "this broker needs no keys: api.key_file is not set", "operation")
+    return path
+
+
+@contextmanager
+def _key_file_errors(parts: Parts) -> Iterator[None]:
+    """Refuse a call whose change of the key file fails; the log has the path, which callers do not see."""
+    try:
+        yield
+    except KeyKnownError:
+        raise OperationError(ErrorCode.OUT_OF_STATE, "is the id of another key", "id") from None
+    except (OSError, ValueError) as error:
+        log.warning("the key file cannot be changed", why=str(error))
+        raise OperationError(ErrorCode.OVERLOADED, "the key file cannot be changed now", "", AGAIN_MS) from None
+
+
 async def _rotate_keys(parts: Parts, caller: Caller, request: RotateKeys) -> RotatedKeys:
     required(parts.ledger)
     file = parts.control.ticket_keys()
@@ -148,4 +221,6 @@ HANDLERS: dict[str, Handler] = {
     "broker.connections": _connections,
     "broker.rotate_keys": _rotate_keys,
     "broker.api_keys": _api_keys,
+    "broker.create_api_key": _create_api_key,
+    "broker.revoke_api_key": _revoke_api_key,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from broker.auth.api_keys import ApiKeys
@@ -39,7 +40,8 @@ class BrokerControl:
     ``drain``: begins the shutdown; ``connections``: open ones;
     ``sessions``: theirs, the oldest first; ``settings``: in force, by dotted name, without secrets; ``ticket_keys``:
     the file of keys for tickets, None where no tickets are issued; ``api_keys``: of the control API, None where none
-    is needed.
+    is needed; ``key_file``: theirs, None as well; ``read_api_keys``: reads it again, ValueError or OSError where it
+    cannot; ``origins``: where settings that are not the default came from, by dotted name.
     """
 
     status: Callable[[], tuple[bool, dict[str, Any]]]
@@ -49,9 +51,12 @@ class BrokerControl:
     connections: Callable[[], int]
     sessions: Callable[[], list[Any]]
     settings: Callable[[], dict[str, Any]]
+    origins: Callable[[], dict[str, str]]
     uptime_ms: Callable[[], int]
     ticket_keys: Callable[[], TicketKeyFile | None]
     api_keys: Callable[[], ApiKeys | None]
+    key_file: Callable[[], Path | None]
+    read_api_keys: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ from ..operations.brokers import (
     BrokerStatus,
     ConnectionList,
     Counters,
+    CreateApiKey,
+    CreatedApiKey,
     DrainBroker,
     Draining,
     EffectiveConfig,
@@ -47,6 +49,8 @@ from ..operations.brokers import (
     ListConnections,
     ReloadConfig,
     Reloaded,
+    RevokeApiKey,
+    RevokedApiKey,
     RotatedKeys,
     RotateKeys,
 )
@@ -397,6 +401,12 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["broker.api_keys"] | ListApiKeys, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ApiKeyList: ...
+    @overload
+    async def __call__(self, operation: Literal["broker.create_api_key"] | CreateApiKey, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> CreatedApiKey: ...
+    @overload
+    async def __call__(self, operation: Literal["broker.revoke_api_key"] | RevokeApiKey, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RevokedApiKey: ...
     @overload
     async def __call__(self, operation: Literal["directs.send"] | SendOneDirect, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SentDirect: ...

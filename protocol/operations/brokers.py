@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from ..codes import ErrorCode
-from ..fields import any_value, array_of, boolean, integer, map_of, name_of, optional, record, text
+from ..fields import any_value, array_of, boolean, integer, map_of, name_of, optional, record, room_pattern, text
 from .rows import MAX_PAGE, PLATFORM, KeyUse, OperationRow, RateLimit, Scope, page_size, row
 
 __all__ = [
@@ -17,6 +17,8 @@ __all__ = [
     "ConnectionList",
     "ConnectionView",
     "Counters",
+    "CreateApiKey",
+    "CreatedApiKey",
     "DrainBroker",
     "Draining",
     "EffectiveConfig",
@@ -28,6 +30,8 @@ __all__ = [
     "ListConnections",
     "ReloadConfig",
     "Reloaded",
+    "RevokeApiKey",
+    "RevokedApiKey",
     "RotateKeys",
     "RotatedKeys",
 ]
@@ -86,9 +90,12 @@ class GetConfig(NamedTuple):
 
 
 class EffectiveConfig(NamedTuple):
-    """Settings in force by dotted name, without secrets; of a URL only scheme and host."""
+    """Settings in force by dotted name, without secrets; of a URL only scheme and host. ``origins``: where those that
+    are not the default came from when the configuration was read last: "file", "flag", the name of a variable of the
+    environment, or "program"."""
 
     settings: dict[str, Any]
+    origins: dict[str, str]
 
 
 class ListConnections(NamedTuple):
@@ -140,6 +147,38 @@ class ApiKeyList(NamedTuple):
     required: bool
 
 
+class CreateApiKey(NamedTuple):
+    """Make a key of the control API. ``rooms``: patterns; ``expires_at_s``: Unix seconds, 0 = never; ``signs``: a
+    secret for HTTP Message Signatures in place of a Bearer key."""
+
+    id: str
+    scopes: tuple[str, ...]
+    rooms: tuple[str, ...] = ("*",)
+    tenant: str = ""
+    note: str = ""
+    expires_at_s: int = 0
+    signs: bool = False
+
+
+class CreatedApiKey(NamedTuple):
+    """A key that holds now. ``key``: its text, which is said this once."""
+
+    id: str
+    key: str
+
+
+class RevokeApiKey(NamedTuple):
+    """End a key of the control API at once, its streams too."""
+
+    id: str
+
+
+class RevokedApiKey(NamedTuple):
+    """A key that is no more."""
+
+    id: str
+
+
 class KeyKind(IntEnum):
     """Keys that the broker makes itself."""
 
@@ -168,7 +207,7 @@ _counters = record(Counters, (map_of(text(1, 256), integer(-(2**53) + 1), 10_000
 _reloaded = record(Reloaded, (_setting, _setting))
 _draining = record(Draining, (_count,))
 
-_config = record(EffectiveConfig, (map_of(text(1, 256), any_value, 10_000),))
+_config = record(EffectiveConfig, (map_of(text(1, 256), any_value, 10_000), map_of(text(1, 256), text(1, 256), 10_000)))
 _connection = record(
     ConnectionView, (text(0, 64), text(0, 64), text(0, 64), text(1, 16), text(0, 128), _count, _count)
 )  # fmt: skip
@@ -180,6 +219,8 @@ _api_key = record(
         boolean,
     ),
 )  # fmt: skip
+_key_id = text(1, 32)
+_OF_KEYS = (ErrorCode.OUT_OF_STATE, ErrorCode.OVERLOADED)
 _api_keys = record(ApiKeyList, (array_of(_api_key, 10_000), boolean))
 
 ROWS: tuple[OperationRow, ...] = (
@@ -204,7 +245,7 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         64, "broker.config", GetConfig, (), EffectiveConfig, _config, "Return the settings in force, without secrets.",
         scope=Scope.ADMIN, rate=RateLimit(2, 10), changes=False,
-        example=(GetConfig(), EffectiveConfig({"listen.port": 7400})),
+        example=(GetConfig(), EffectiveConfig({"listen.port": 7400}, {"listen.port": "file"})),
     ),
     row(
         65, "broker.connections", ListConnections, (optional(text(1, 64)), page_size), ConnectionList, _connections,
@@ -230,5 +271,25 @@ ROWS: tuple[OperationRow, ...] = (
             ListApiKeys(),
             ApiKeyList((ApiKeyView("k7q2m4x9", ("rooms:read",), ("live-*",), "", "shop", 0, False),), True),
         ),
+    ),
+    row(
+        582, "broker.create_api_key", CreateApiKey,
+        (
+            _key_id, array_of(text(1, 64), 100), array_of(room_pattern, 64), text(0, 32), text(0, 128),
+            integer(0, 2**40 - 1), boolean,
+        ),
+        CreatedApiKey, record(CreatedApiKey, (_key_id, text(1, 128))),
+        "Make a key of the control API, in the key file; its text is returned this once.",
+        scope=Scope.ADMIN, rate=RateLimit(1, 10), errors=_OF_KEYS,
+        example=(
+            CreateApiKey("orders", ("rooms:write", "messages:write"), ("live-*",), note="order service"),
+            CreatedApiKey("orders", "rk_orders_" + "0" * 32),
+        ),
+    ),
+    row(
+        583, "broker.revoke_api_key", RevokeApiKey, (_key_id,), RevokedApiKey, record(RevokedApiKey, (_key_id,)),
+        "Remove a key of the control API from the key file; its streams end.",
+        scope=Scope.ADMIN, rate=RateLimit(1, 10), errors=_OF_KEYS,
+        example=(RevokeApiKey("orders"), RevokedApiKey("orders")),
     ),
 )  # fmt: skip

@@ -18,7 +18,6 @@ from tests.support.pages import (
     SIZES,
     PageBroker,
     bad_names,
-    chromium,
     errors_of,
     low_contrast,
     page_broker,
@@ -89,25 +88,6 @@ def broker(tmp_path_factory: pytest.TempPathFactory, receiver: str) -> Iterator[
         found.call("rooms.open", room=ROOM, title=f"Evening {MARKUP}"[:60])
         found.call("moderation.put_list", name="contacts", words=["加我微信"], action="hold", category="ads")
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB")
-    context.set_default_timeout(30_000)
-    found = context.new_page()
-    found.errors = errors_of(found)
-    yield found
-    title = found.title()
-    context.close()
-    assert title != "broken"
-    assert found.errors == []
 
 
 def say(broker: PageBroker, text: str, user: str) -> None:

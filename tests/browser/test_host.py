@@ -16,7 +16,6 @@ from tests.support.pages import (
     SIZES,
     PageBroker,
     bad_names,
-    chromium,
     errors_of,
     low_contrast,
     page_broker,
@@ -32,25 +31,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageBroker]:
     with page_broker(tmp_path_factory.mktemp("broker") / "data") as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB")
-    context.set_default_timeout(30_000)
-    found = context.new_page()
-    found.errors = errors_of(found)
-    yield found
-    title = found.title()
-    context.close()
-    assert title != "broken"
-    assert found.errors == []
 
 
 def shop(broker: PageBroker, room: str) -> None:

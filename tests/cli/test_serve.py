@@ -123,7 +123,7 @@ async def test_a_signal_while_the_ledger_opens_ends_the_broker_before_it_serves(
     config = configuration(ledger={"data_dir": str(tmp_path)})
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_serve, config, lambda: config, None)
+            nursery.start_soon(_serve, config, lambda: config, {}, None)
             await trio.to_thread.run_sync(reached.wait)
             signal.raise_signal(signal.SIGTERM)
             await trio.testing.wait_all_tasks_blocked()

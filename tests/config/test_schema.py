@@ -27,6 +27,7 @@ from broker.config.schema import (
     is_loopback,
     load,
     problems_of,
+    settings_of,
     to_toml,
     without_limit,
 )
@@ -445,3 +446,22 @@ def test_every_setting_that_may_be_zero_says_what_zero_means() -> None:
     assert len(settings) > len(PLAIN_ZERO)
     silent = {name for above, name in settings if not re.search(r"\b0 (=|takes) ", above.split("(0 to ")[0])}
     assert silent == PLAIN_ZERO
+
+
+def test_where_settings_came_from_is_known_by_their_names(tmp_path: Path) -> None:
+    file = tmp_path / "roomcast.toml"
+    file.write_text(
+        '[listen]\nport = 1\nhost = "127.0.0.1"\n[[types]]\nid = 130\nname = "wave"\nlane = "chat"\n'
+        "[webhooks.questions.connect]\ndeadline_ms = 900\n"
+    )
+    origins = {"stale": "file"}
+    config = load(file, {"ROOMCAST_LISTEN__HOST": "::1"}, {"room.max_rooms": 7}, origins)
+    assert origins == {
+        "listen.port": "file", "listen.host": "ROOMCAST_LISTEN__HOST", "types": "file", "webhooks.questions": "file",
+        "room.max_rooms": "flag",
+    }  # fmt: skip
+    assert set(origins) <= set(settings_of(config))
+    before = dict(origins)
+    with pytest.raises(ConfigError):
+        load(file, {}, {"listen.port": "many"}, origins)
+    assert origins == before

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.http.page_files import FOLDER
+from protocol.operations import Scope
 from tests.support.programs import needs
 
 SCRIPTS = sorted(FOLDER.rglob("*.js"))
@@ -43,6 +44,12 @@ def test_colours_are_in_the_tokens_only() -> None:
     styles = [path for path in FOLDER.rglob("*.css") if path.name not in ("tokens.css", "base.css")]
     found = [each for path in styles for each in lines_with(colours, path)]
     assert len(found) <= 12, found
+
+
+def test_the_console_offers_every_scope() -> None:
+    text = (FOLDER / "js" / "console" / "keys.js").read_text(encoding="utf-8")
+    offered = re.findall(r'"([^"]+)"', text[text.index("const SCOPES") : text.index("];")])
+    assert sorted(offered) == sorted(scope.value for scope in Scope)
 
 
 def node(script: str) -> str:

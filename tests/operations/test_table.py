@@ -14,6 +14,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from broker.auth.api_key_file import add_key, made_key
 from broker.http.json_body import wrong_field
 from broker.http.openapi import document, reference_page
 from broker.http.problems import STATUS
@@ -25,6 +26,7 @@ from protocol.fields import RECORD_SCHEMAS, SCHEMA_PREFIX, FieldError, renamed, 
 from protocol.json_mode import parse_value
 from protocol.json_values import as_json
 from protocol.operations import BY_NAME, BY_NUMBER, OPERATIONS, KeyUse, OperationRow, Scope
+from tests.support.api import API
 from tests.support.broker import configuration, raw_link, running_broker
 from tests.support.durable import durable_broker
 from tests.support.erasing import finished
@@ -133,7 +135,10 @@ async def call(broker: Broker, name: str, *arguments: Any, caller: Caller | None
 @pytest.mark.integration
 async def test_every_row_answers_with_its_own_record(directory: Path) -> None:
     hooks = hook_settings(directory, "http://127.0.0.1:9/hook", "direct.expired")
-    async with durable_broker(directory, webhooks=hooks) as broker:
+    key, _ = made_key("root", frozenset({Scope.ADMIN}), ("*",), "", "", 0, False)
+    add_key(directory / "keys.toml", key)
+    api = {**API, "key_file": str(directory / "keys.toml")}
+    async with durable_broker(directory, webhooks=hooks, api=api) as broker:
         await call(broker, "rooms.open", "live-1")
         for row in OPERATIONS:
             if row.name in (

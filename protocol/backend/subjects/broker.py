@@ -7,6 +7,8 @@ from ...operations.brokers import (
     BrokerStatus,
     ConnectionList,
     Counters,
+    CreateApiKey,
+    CreatedApiKey,
     DrainBroker,
     Draining,
     EffectiveConfig,
@@ -18,6 +20,8 @@ from ...operations.brokers import (
     ListConnections,
     ReloadConfig,
     Reloaded,
+    RevokeApiKey,
+    RevokedApiKey,
     RotatedKeys,
     RotateKeys,
 )
@@ -72,6 +76,29 @@ class BrokerCalls:
         result: ApiKeyList = self._call("broker.api_keys", ListApiKeys(), None)
         return result
 
+    def create_api_key(
+        self,
+        *,
+        id: str,
+        scopes: tuple[str, ...],
+        rooms: tuple[str, ...] = ("*",),
+        tenant: str = "",
+        note: str = "",
+        expires_at_s: int = 0,
+        signs: bool = False,
+        dry_run: bool = False,
+    ) -> CreatedApiKey:
+        """Make a key of the control API, in the key file; its text is returned this once. Scope: admin."""
+        result: CreatedApiKey = self._call(
+            "broker.create_api_key", CreateApiKey(id, scopes, rooms, tenant, note, expires_at_s, signs), None, dry_run
+        )
+        return result
+
+    def revoke_api_key(self, *, id: str, dry_run: bool = False) -> RevokedApiKey:
+        """Remove a key of the control API from the key file; its streams end. Scope: admin."""
+        result: RevokedApiKey = self._call("broker.revoke_api_key", RevokeApiKey(id), None, dry_run)
+        return result
+
 
 class AsyncBrokerCalls:
     """Operations on broker."""
@@ -119,4 +146,27 @@ class AsyncBrokerCalls:
     async def api_keys(self) -> ApiKeyList:
         """List the keys of the control API, without their secrets. Scope: admin."""
         result: ApiKeyList = await self._call("broker.api_keys", ListApiKeys(), None)
+        return result
+
+    async def create_api_key(
+        self,
+        *,
+        id: str,
+        scopes: tuple[str, ...],
+        rooms: tuple[str, ...] = ("*",),
+        tenant: str = "",
+        note: str = "",
+        expires_at_s: int = 0,
+        signs: bool = False,
+        dry_run: bool = False,
+    ) -> CreatedApiKey:
+        """Make a key of the control API, in the key file; its text is returned this once. Scope: admin."""
+        result: CreatedApiKey = await self._call(
+            "broker.create_api_key", CreateApiKey(id, scopes, rooms, tenant, note, expires_at_s, signs), None, dry_run
+        )
+        return result
+
+    async def revoke_api_key(self, *, id: str, dry_run: bool = False) -> RevokedApiKey:
+        """Remove a key of the control API from the key file; its streams end. Scope: admin."""
+        result: RevokedApiKey = await self._call("broker.revoke_api_key", RevokeApiKey(id), None, dry_run)
         return result

@@ -39,7 +39,8 @@ const SECTIONS = [
 let api = null, stream = null, shown = null, allowed = [], lastEvent = null, lastAt = 0;
 
 async function logIn(key) {
-  const made = makeApi(key);
+  const made = makeApi(key, () => made === api && logOut("problem.AUTH_FAILED"));
+  await made.call("rooms.list", { limit: 1 }).catch((error) => { if (error.status === 401 || error.status === 429 || !error.status) throw error; }); // a wrong key asks once
   const probes = await Promise.all(SECTIONS.map(({ probe }) => probe && made.call(...probe).then(() => null, (error) => error)));
   const unknown = probes.find((error) => error && (error.status === 401 || error.status === 0));
   if (unknown) throw unknown;
@@ -61,7 +62,8 @@ async function logIn(key) {
 /** Whether a refusal is about the operation itself; one for want of a room's name is not: the section asks for it. */
 const isForOthers = (error) => error?.status === 403 && error.code === "NOT_ALLOWED" && error.field !== "room";
 
-function logOut() {
+/** `why`: a sentence for the log-in form, where the person has not asked for it. */
+function logOut(why = "") {
   stream?.abort();
   shown?.close?.();
   api = shown = lastEvent = null;
@@ -73,6 +75,9 @@ function logOut() {
   $("#login").hidden = false;
   onState("cut");
   $("#key").value = "";
+  $("#login-error").hidden = !why;
+  setText($("#login-error"), why && t(why));
+  document.body.classList.remove("stale");
   $("#key").focus();
 }
 
@@ -156,12 +161,12 @@ $("#login").addEventListener("submit", async (event) => {
     $("#key").focus();
   }
 });
-$("#logout").addEventListener("click", logOut);
+$("#logout").addEventListener("click", () => logOut());
 addEventListener("hashchange", show);
 addEventListener("resize", () => lastEvent && shown?.update?.(lastEvent, true));
 addEventListener("themechange", () => lastEvent && shown?.update?.(lastEvent, true));
 addEventListener("languagechange", (event) => { event.detail.hash = location.hash; });
 
 $("#development").hidden = !settings.development;
-if (settings.development) logIn("").catch(() => { $("#login").hidden = false; });
+if (settings.development) logIn("").catch((error) => { $("#login").hidden = false; setText($("#login-error"), t(error.status === 0 ? "problem.UNREACHABLE" : "problem.other")); $("#login-error").hidden = false; });
 else { $("#login").hidden = false; $("#key").focus(); }

@@ -13,7 +13,8 @@ export class ApiError extends Error {
 
 const UNREACHABLE = { code: "UNREACHABLE", title: "", rule: "" };
 
-export function makeApi(key) {
+/** `onRefused()`: the key has been refused: it was revoked, or has expired. */
+export function makeApi(key, onRefused = () => {}) {
   const headers = key ? { authorization: `Bearer ${key}` } : {};
 
   async function call(operation, fields = {}, { keepalive = false } = {}) {
@@ -24,6 +25,7 @@ export function makeApi(key) {
       });
     } catch { throw new ApiError(0, UNREACHABLE); }
     const body = await answer.json().catch(() => ({}));
+    if (answer.status === 401) onRefused();
     if (!answer.ok) throw new ApiError(answer.status, body);
     return body;
   }
@@ -45,7 +47,8 @@ export function makeApi(key) {
     for (let wait = 500; !signal.aborted; wait = Math.min(wait * 2, 8000)) {
       try {
         const answer = await fetch(path, { headers, signal, cache: "no-store" });
-        if (answer.status === 401 || answer.status === 403) { onState("refused"); return; }
+        if (answer.status === 401) { onRefused(); return; }
+        if (answer.status === 403) { onState("refused"); return; }
         if (answer.ok) {
           onState("live");
           wait = 500;
@@ -57,7 +60,9 @@ export function makeApi(key) {
     }
   }
 
-  return { call, all, follow };
+  /** Id of the key, "" where there is none. */
+  const keyId = /^rk_([a-z0-9-]+)_/.exec(key)?.[1] ?? "";
+  return { call, all, follow, keyId };
 }
 
 const MOST = 1 << 20;
