@@ -92,9 +92,9 @@ def broker(tmp_path_factory: pytest.TempPathFactory, receiver: str) -> Iterator[
 
 def say(broker: PageBroker, text: str, user: str) -> None:
     url = broker.viewers.replace("http", "roomcast")
-    subprocess.run(
-        command("say", ROOM, text, "--url", url, "--token", f"dev:{user}"), capture_output=True, env=environment()
-    )
+    arguments = command("say", ROOM, text, "--url", url, "--token", f"dev:{user}")
+    done = subprocess.run(arguments, capture_output=True, env=environment(), text=True)
+    assert "held" in done.stdout + done.stderr, done
 
 
 def waiting(broker: PageBroker) -> list[str]:

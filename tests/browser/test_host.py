@@ -68,7 +68,7 @@ def test_a_whole_show(broker: PageBroker, page: Any) -> None:
     page.locator(".now h2", has_text="Celadon mug").wait_for()
     page.keyboard.press("n")
     wait_until(lambda: activity(broker, room, "products")["explaining"]["product"] == "mug-2")
-    page.locator(".toast").get_by_role("button", name="Undo").last.click()
+    page.locator(".toast", has_text=f"Now explaining: {MARKUP}").get_by_role("button", name="Undo").click()
     wait_until(lambda: activity(broker, room, "products")["explaining"]["product"] == "mug-1")
     # Everything that is launched, runs.
     launch(page, "Announce", text=MARKUP)
