@@ -127,6 +127,7 @@ def test_what_viewers_ask_most_is_counted_and_answered(broker: PageBroker, page:
     broker.call("messages.publish", room="asks", type=1, payload=[f"why {MARKUP}?", None], as_user="eve")
     broker.call("messages.publish", room="asks", type=1, payload=["nice", None], as_user="ann")
     page.locator(".asks li", has_text="does it leak?").get_by_text("\u00d74").wait_for()
+    page.locator(".asks li", has_text=f"why {MARKUP}?").wait_for()
     assert page.locator(".asks li").count() == 2
     page.get_by_role("button", name="Answered does it leak?").click()
     page.locator(".asks li.done").wait_for()
