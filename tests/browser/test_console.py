@@ -90,15 +90,15 @@ def broker(tmp_path_factory: pytest.TempPathFactory, receiver: str) -> Iterator[
         yield found
 
 
-def say(broker: PageBroker, text: str, user: str) -> None:
+def say(broker: PageBroker, text: str, user: str, room: str = ROOM) -> None:
     url = broker.viewers.replace("http", "roomcast")
-    arguments = command("say", ROOM, text, "--url", url, "--token", f"dev:{user}")
+    arguments = command("say", room, text, "--url", url, "--token", f"dev:{user}")
     done = subprocess.run(arguments, capture_output=True, env=environment(), text=True)
     assert "held" in done.stdout + done.stderr, done
 
 
-def waiting(broker: PageBroker) -> list[str]:
-    return [item["user"] for item in broker.call("moderation.queue", room=ROOM)["items"]]
+def waiting(broker: PageBroker, room: str = ROOM) -> list[str]:
+    return [item["user"] for item in broker.call("moderation.queue", room=room)["items"]]
 
 
 def recent(broker: PageBroker) -> int:
@@ -136,13 +136,38 @@ def test_a_reviewer_decides_by_keyboard_and_can_take_it_back(broker: PageBroker,
     assert {item["user"] for item in by_verdict["rejected"]} == {"bob", "cem"}
 
 
-def test_a_decision_is_sent_when_the_page_is_left(broker: PageBroker, page: Any) -> None:
-    say(broker, f"{HELD} leaving", "dan")
+def test_all_decisions_are_sent_when_the_page_is_left(broker: PageBroker, page: Any) -> None:
+    users = ("dan", "dee", "dov", "eli")
+    broker.call("rooms.open", room="live-2")
+    for user in users[:3]:
+        say(broker, f"{HELD} leaving {user}", user)
+    say(broker, f"{HELD} leaving eli", "eli", "live-2")
+    page.clock.install()
+    page.goto(f"{broker.api}/console?lang=en#review")
+    page.get_by_role("option").nth(3).wait_for()
+    page.clock.pause_at(4_102_444_800_000)  # what is decided from now on is not sent by its time
+    for user, key in zip(users, "arrm", strict=True):
+        row = page.get_by_role("option").filter(has_text=f"leaving {user}")
+        row.click()
+        page.keyboard.press(key)
+        row.wait_for(state="detached")
+    assert waiting(broker) == list(users[:3])
+    page.reload()
+    wait_until(lambda: waiting(broker) == waiting(broker, "live-2") == [])
+    rejected = broker.call("moderation.queue", state="rejected")["items"]
+    assert {item["user"] for item in rejected} & set(users) == {"dee", "dov", "eli"}
+    wait_until(lambda: "eli" in [each["user"] for each in broker.call("moderation.list", room="live-2")["items"]])
+
+
+def test_a_decision_is_sent_when_another_section_is_opened(broker: PageBroker, page: Any) -> None:
+    say(broker, f"{HELD} leaving", "fay")
+    page.clock.install()
     page.goto(f"{broker.api}/console?lang=en#review")
     page.get_by_role("option").first.wait_for()
+    page.clock.pause_at(4_102_444_800_000)
     page.keyboard.press("r")
-    page.goto(f"{broker.api}/console?lang=en#keys")
-    page.reload()
+    page.get_by_text("Nothing waits for review").wait_for()
+    page.get_by_role("link", name="Keys").click()
     wait_until(lambda: waiting(broker) == [])
 
 

@@ -59,11 +59,15 @@ class PageBroker:
         self._http = httpx.Client(base_url=api, trust_env=False, timeout=30)
 
     def call(self, operation: str, /, idempotency_key: str = "", **fields: Any) -> Any:
-        """Call an operation; returns its result."""
+        """Call an operation; returns its result. Waits where the page and the test together call too often."""
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
-        answer = self._http.post(f"/v1/{operation.replace('.', '/')}", json=fields, headers=headers)
+        path = f"/v1/{operation.replace('.', '/')}"
+        answer = self._http.post(path, json=fields, headers=headers)
+        while answer.status_code == 429:
+            time.sleep(answer.json()["retry_after_ms"] / 1000)
+            answer = self._http.post(path, json=fields, headers=headers)
         assert answer.status_code == 200, (operation, answer.text)
         return answer.json()
 

@@ -153,23 +153,27 @@ export function review({ api, problem, argument: room }) {
   }
 
   async function send(keys, keepalive = false) {
-    const byRoom = new Map();
+    const groups = new Map(); // of one room and one decision each
     for (const key of keys) {
       const waits = held.get(key);
       if (!waits) continue;
       clearTimeout(waits.timer);
-      byRoom.set(waits.item.room, [...(byRoom.get(waits.item.room) ?? []), waits]);
+      const name = `${waits.what} ${waits.item.room}`;
+      groups.set(name, [...(groups.get(name) ?? []), waits]);
     }
-    for (const [room, group] of byRoom) {
-      const { what } = group[0];
+    // All at once: of a page that is left, what would wait for an answer is never sent.
+    await Promise.all([...groups.values()].map(async (group) => {
+      const { what, item: { room } } = group[0], mutes = what === "mute" ? [...new Set(group.map(({ item }) => item.user))] : [];
       try {
-        const done = await api.call("moderation.decide", { room, items: group.map(({ item }) => item.id), verdict: what === "approve" ? "approve" : "reject" }, { keepalive });
-        if (what === "mute") for (const user of new Set(group.map(({ item }) => item.user))) await api.call("moderation.mute", { room, user, seconds: MUTE_S, reason: t("r.mute-reason") }, { keepalive });
+        const [done] = await Promise.all([
+          api.call("moderation.decide", { room, items: group.map(({ item }) => item.id), verdict: what === "approve" ? "approve" : "reject" }, { keepalive }),
+          ...mutes.map((user) => api.call("moderation.mute", { room, user, seconds: MUTE_S, reason: t("r.mute-reason") }, { keepalive })),
+        ]);
         const refused = done.items.filter((each) => each.code !== null);
         if (refused.length) toast(t("r.taken", { n: refused.length }));
       } catch (error) { place.replaceChildren(problem(error)); }
       for (const { item } of group) { held.delete(keyOf(item)); fences.delete(keyOf(item)); }
-    }
+    }));
     if (!keepalive) refresh();
   }
 
