@@ -26,7 +26,6 @@ from broker.auth.ticket_keys import TicketKeyFile
 from broker.auth.tokens import Authenticator
 from broker.config.dictionaries import read_dictionary
 from broker.config.files import user_path
-from broker.config.nodes import check_for_nodes
 from broker.config.schema import RELOADABLE, Config, changed_settings, with_reloadable, without_limit
 from broker.core.clock import TrustedClock
 from broker.core.limits.overload import ByteBudget, OverloadMonitor
@@ -153,8 +152,6 @@ class Broker:
         self.results = ResultBatch()
         """Joins what rooms and sessions send for one slice of ledger results."""
         self.webhook_events = WebhookEvents(configured.names_and_lanes(rules.custom))
-        if engine is not None:
-            check_for_nodes(config)
         self._engine = engine
         self.ledger = self._make_ledger()
         """The durable part; None: this broker has no data directory."""
@@ -226,7 +223,7 @@ class Broker:
             inboxes=self.inboxes, questions=self.questions,
         )  # fmt: skip
         self.nodes = nodes_of(
-            engine, self.context, self.fanout, self.operations, self.ledger, self.room_store, config.room, clock
+            engine, self.context, self.fanout, self.operations, self.ledger, self.room_store, config, clock
         )
         self.context.use_dictionary(read_dictionary(config.link.dictionary_file))
         self.listener = self._make_listener(transports)
@@ -368,8 +365,9 @@ class Broker:
     def status(self) -> tuple[bool, dict[str, Any]]:
         """Return readiness and the fields of ``GET /healthz``."""
         return health_of(
-            self.monitor.stage, self.ledger, self.clock, is_draining=self.draining, has_stale_keys=self.jwks.is_stale
-        )
+            self.monitor.stage, self.ledger, self.clock, is_draining=self.draining, has_stale_keys=self.jwks.is_stale,
+            engine=self._engine,
+        )  # fmt: skip
 
     async def call(
         self, operation: str, /, *, idempotency_key: str = "", dry_run: bool = False, tenant: str = "", **fields: Any

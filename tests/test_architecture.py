@@ -169,6 +169,7 @@ DOORS = {
     "wsproto": ("broker.net.websocket", "protocol.clients"),
     "jwt": ("broker.auth.jws",),
     "msgspec": (
+        "broker.config.engine",
         "broker.config.pages",
         "broker.config.privacy",
         "broker.auth.jws",
@@ -199,7 +200,13 @@ DOORS = {
     "psutil": ("bench",),
     "websockets": ("bench",),
     "brotli": ("bench",),
-    "hiredis": ("broker.engine.link", "broker.engine.connecting", "broker.engine.redis", "bench"),
+    "hiredis": (
+        "broker.engine.link",
+        "broker.engine.connecting",
+        "broker.engine.redis",
+        "broker.engine.probe",
+        "bench",
+    ),
 }
 
 

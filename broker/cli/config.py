@@ -6,19 +6,24 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from broker.config.engine import url_has_password
 from broker.config.files import user_path
-from broker.config.schema import ENV_PREFIX, SECRET_SETTINGS, Config, ConfigError, load, to_toml
+from broker.config.schema import ENV_PREFIX, SECRET_SETTINGS, Config, ConfigError, EngineConfig, load, to_toml
 from broker.config.sections import POLICY_FIELDS
+
+if TYPE_CHECKING:
+    from broker.engine.probe import ServerFinding
 
 __all__ = [
     "ConfigProblems",
     "UserPath",
     "check_config",
     "config_options",
+    "engine_findings",
     "load_or_fail",
     "policy_values",
     "print_config",
@@ -73,11 +78,14 @@ def config_options(command: F) -> F:
     )(command)
 
 
-def secret_on_command_line(option: str) -> click.UsageError:
+def secret_on_command_line(option: str, section: str = "auth") -> click.UsageError:
     """Return the error for ``option`` with a secret: the list of processes and the shell's history show it."""
+    ways = f"--set auth.secret_file=FILE, or --secret-file FILE), or set {ENV_PREFIX}AUTH__SECRET"
+    if section == "engine":
+        ways = f"--set engine.password_file=FILE), or set {ENV_PREFIX}ENGINE__PASSWORD"
     return click.UsageError(
         f"{option}: every user of this machine can see a secret on a command line. Put it in a file of mode 600 and"
-        f" name that (--set auth.secret_file=FILE, or --secret-file FILE), or set {ENV_PREFIX}AUTH__SECRET"
+        f" name that ({ways}"
     )
 
 
@@ -98,8 +106,8 @@ def load_or_fail(
         key, equals, value = setting.partition("=")
         if not equals or not key.strip():
             raise click.UsageError(f"--set takes KEY=VALUE, got {setting!r}")
-        if key.strip() in SECRET_SETTINGS:
-            raise secret_on_command_line(f"--set {key.strip()}")
+        if key.strip() in SECRET_SETTINGS or (key.strip() == "engine.url" and url_has_password(value)):
+            raise secret_on_command_line(f"--set {key.strip()}", key.strip().partition(".")[0])
         overrides[key.strip()] = value
     overrides.update({key: value for key, value in (flags or {}).items() if value is not None})
     try:
@@ -110,7 +118,8 @@ def load_or_fail(
 
 @click.command("check-config")
 @click.argument("file", type=_FILE, required=False, envvar="ROOMCAST_CONFIG")
-def check_config(file: Path | None) -> None:
+@click.option("--connect", is_flag=True, help="Try the server of engine.url too.")
+def check_config(file: Path | None, connect: bool) -> None:
     """Read FILE and the environment and report every error; exit status 1 if there is one."""
     config = load_or_fail(file)
     if config.auth.keys_file is not None:
@@ -120,8 +129,30 @@ def check_config(file: Path | None) -> None:
             read_public_keys(config.auth.keys_file)
         except KeyProblem as problem:
             raise ConfigProblems(ConfigError([f"auth.keys_file: {problem}"])) from problem
+    if connect and config.engine.url is not None:
+        found = engine_findings(config.engine)
+        if wrong := [f"{each.name}: {each.detail}: {each.remedy}" for each in found if each.prevents]:
+            raise ConfigProblems(ConfigError(wrong))
+        for each in found:
+            click.echo(f"{each.name}: {each.detail}" + (f" ({each.remedy})" if each.remedy else ""))
     mode = "development mode, loopback only" if config.development else "tokens are checked"
     click.echo(f"ok: {file or 'defaults and environment'} ({config.listen.host}:{config.listen.port}, {mode})")
+
+
+def engine_findings(config: EngineConfig) -> list[ServerFinding]:
+    """Look at the server of the engine, which is set; return what was found."""
+    import trio
+
+    from broker.engine.configured import redis_settings  # only a broker with an engine needs the library
+    from broker.engine.probe import ServerFinding, probe_server
+
+    try:
+        settings = redis_settings(config)
+        return trio.run(probe_server, settings)
+    except OSError as error:  # files of certificates
+        return [
+            ServerFinding("engine", f"{config.url}: {error}", "correct engine.tls_ca_file, engine.tls_cert_file", True)
+        ]
 
 
 @click.command("print-config")

@@ -21,7 +21,7 @@ from typing import Literal
 
 import click
 
-from broker.cli.config import ConfigProblems, config_options, load_or_fail
+from broker.cli.config import ConfigProblems, config_options, engine_findings, load_or_fail
 from broker.cli.main import INSTALL_BENCH
 from broker.config.schema import Config
 
@@ -58,7 +58,7 @@ _PROGRAMS = {
     "chromium": (("chromium", "chromium-browser", "google-chrome"), "browser tests", "apt install chromium"),
     "redis-server": (
         ("redis-server", "valkey-server"),
-        "`roomcast bench run --against redis`",
+        "the engine of several processes, `roomcast bench run --against redis`",
         "apt install redis-server",
     ),
 }
@@ -190,6 +190,9 @@ def doctor(config_path: Path | None, settings: tuple[str, ...], as_json: bool) -
         remedy = "roomcast check-config; the other checks use the defaults"
         checks += [Check("configuration", "warn", problem, remedy) for problem in error.problems]
     checks += examine(config, _read_sysctl)
+    if config.engine.url is not None:
+        found = engine_findings(config.engine)
+        checks += [Check(each.name, "warn" if each.remedy else "ok", each.detail, each.remedy) for each in found]
     if as_json:
         click.echo(json.dumps({"checks": [asdict(check) for check in checks]}, ensure_ascii=False, indent=2))
     else:

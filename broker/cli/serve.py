@@ -17,10 +17,11 @@ import structlog
 import trio
 
 from broker.auth.api_keys import KeyFileError
-from broker.cli.config import ConfigProblems, config_options, load_or_fail
+from broker.cli.config import ConfigProblems, config_options, engine_findings, load_or_fail
 from broker.cli.node_process import follow_supervisor
 from broker.cli.supervisor import Supervisor, SupervisorFailed, serve_signals
 from broker.config.schema import Config, ConfigError
+from broker.engine.base import EngineError
 from broker.ledger.entries import LedgerRefused
 from broker.net.inherited import inherited_control, inherited_node
 from broker.telemetry.logs import LogFile, configure
@@ -31,6 +32,8 @@ __all__ = ["serve"]
 log = structlog.get_logger("roomcast.serve")
 
 MAX_PROCESSES = 256
+EXPECTED = (LedgerRefused, KeyFileError, SupervisorFailed, EngineError, OSError)
+"""Why a broker cannot serve: one line and status 1."""
 
 
 @click.command()
@@ -113,6 +116,7 @@ def serve(
     config = read()
     if processes > 1:
         _require_engine(config, processes)
+        _check_engine(config)
     elif status_listen is not None:
         raise click.UsageError("--status-listen is for --processes: one process has /readyz and /metrics on api.listen")
     log_file = _log_file()
@@ -124,12 +128,12 @@ def serve(
             trio.run(_supervise, supervisor, config)
         else:
             trio.run(_serve, config, read_again, origins, log_file)
-    except (LedgerRefused, KeyFileError, SupervisorFailed, OSError) as error:
+    except EXPECTED as error:
         raise _cannot_serve(config, error) from error
     except BaseExceptionGroup as group:
         # Not `except*`: before Python 3.11.4 it puts what is raised here into a group, which click prints with a
         # traceback.
-        expected, others = group.split((LedgerRefused, KeyFileError, SupervisorFailed, OSError))
+        expected, others = group.split(EXPECTED)
         if expected is None or others is not None:
             raise
         raise _cannot_serve(config, first_leaf(expected)) from group
@@ -148,13 +152,21 @@ def _log_file() -> LogFile | None:
 
 def _require_engine(config: Config, processes: int) -> None:
     """Refuse several processes without an engine, which is where they share rooms."""
-    engine = getattr(config, "engine", None)
-    if engine is None or not engine.url:
+    if config.engine.url is None:
         raise click.ClickException(
             f"--processes {processes}: several processes share their rooms on Redis 7 or Valkey, and engine.url is not"
             " set. Install one (apt install redis-server, or docker run -p 127.0.0.1:6379:6379 valkey/valkey:8) and"
             ' set engine.url = "redis://127.0.0.1:6379"'
         )
+
+
+def _check_engine(config: Config) -> None:
+    """Refuse a server that may not be used once, and not in each process; one that is not there yet is waited for."""
+    from broker.engine.probe import UNREACHABLE
+
+    wrong = [each for each in engine_findings(config.engine) if each.prevents]
+    if wrong and wrong[0].name != UNREACHABLE:
+        raise click.ClickException("; ".join(f"{each.detail}: {each.remedy}" for each in wrong))
 
 
 def _node_command(config_path: Path | None, settings: tuple[str, ...], flags: Mapping[str, Any]) -> list[str]:
@@ -178,11 +190,13 @@ async def _supervise(supervisor: Supervisor, config: Config) -> None:
 async def _serve(
     config: Config, read: Callable[[], Config], origins: Mapping[str, str], log_file: LogFile | None
 ) -> None:
+    from broker.engine.configured import engine_of
     from broker.server import Broker
     from broker.telemetry.process import tune_process
 
     tune_process()
-    broker = Broker(config, log_file=log_file, read_config=read, origins=origins)
+    engine = engine_of(config.engine, inherited_node())
+    broker = Broker(config, log_file=log_file, read_config=read, origins=origins, engine=engine)
     async with trio.open_nursery() as nursery:
         with (
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,

@@ -1,19 +1,25 @@
-"""Settings that several nodes do not share yet: a broker with an engine refuses to start with them."""
+"""Settings that several nodes do not share yet: a broker with an engine does not start with them."""
 
 from __future__ import annotations
 
-from broker.config.schema import Config
+from collections.abc import Iterator
 
-__all__ = ["check_for_nodes"]
+from broker.config.sections import LedgerConfig
+from broker.config.tenants import TenantConfig
+from broker.config.webhooks import WebhookConfig
+
+__all__ = ["node_conflicts"]
 
 
-def check_for_nodes(config: Config) -> None:
-    """Check that a broker of this configuration may be one of several nodes. ValueError names what it may not have."""
+def node_conflicts(
+    tenants: tuple[TenantConfig, ...], webhooks: WebhookConfig, ledger: LedgerConfig
+) -> Iterator[tuple[str, str]]:
+    """Yield the settings that a broker which is one of several nodes may not have, and why."""
     found = [
-        ("tenants", bool(config.tenants), "quotas would be counted by each node for itself"),
-        ("webhooks.endpoints", bool(config.webhooks.endpoints), "reports would be sent again by each new owner"),
-        ("ledger.key_file", config.ledger.key_file is not None, "the engine would hold what is to be encrypted"),
+        ("tenants", bool(tenants), "quotas would be counted by each node for itself"),
+        ("webhooks.endpoints", bool(webhooks.endpoints), "reports would be sent again by each new owner"),
+        ("ledger.key_file", ledger.key_file is not None, "the engine would hold what is to be encrypted"),
     ]
-    wrong = [f"{name}: is not there with several nodes yet ({why})" for name, is_set, why in found if is_set]
-    if wrong:
-        raise ValueError("; ".join(wrong))
+    for name, is_set, why in found:
+        if is_set:
+            yield name, f"is not there with several nodes yet ({why})"

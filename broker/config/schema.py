@@ -23,9 +23,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from broker.config.dictionaries import read_dictionary
+from broker.config.engine import EngineConfig, engine_conflicts, url_has_password, with_engine_password
 from broker.config.files import FileError, exposure, read_bytes_of, read_secret_text, read_text_of
 from broker.config.loader import Layers, Problem, nested, secret_paths, write_toml
 from broker.config.moderation import ModerationConfig, moderation_conflicts, moderation_file_problems
+from broker.config.nodes import node_conflicts
 from broker.config.origins import origin_problem
 from broker.config.pages import PagesConfig, pages_conflicts
 from broker.config.privacy import PrivacyConfig, privacy_conflicts
@@ -60,6 +62,7 @@ __all__ = [
     "AuthConfig",
     "Config",
     "ConfigError",
+    "EngineConfig",
     "LedgerConfig",
     "LinkConfig",
     "ListenConfig",
@@ -70,6 +73,7 @@ __all__ = [
     "TenantConfig",
     "TypeConfig",
     "WebhookConfig",
+    "check_for_nodes",
     "is_loopback",
     "load",
     "problems_of",
@@ -136,6 +140,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     queue: QueueConfig = msgspec.field(default_factory=QueueConfig)
     auth: AuthConfig = msgspec.field(default_factory=AuthConfig)
     ledger: LedgerConfig = msgspec.field(default_factory=LedgerConfig)
+    engine: EngineConfig = msgspec.field(default_factory=EngineConfig)
     privacy: PrivacyConfig = msgspec.field(default_factory=PrivacyConfig)
     api: ApiConfig = msgspec.field(default_factory=ApiConfig)
     pages: PagesConfig = msgspec.field(default_factory=PagesConfig)
@@ -209,6 +214,9 @@ def load(
     for setting in ("secret", "previous_secret"):
         config, more = _with_secret(config, setting)
         wrong += more
+    engine, found = with_engine_password(config.engine)
+    config = msgspec.structs.replace(config, engine=engine)
+    wrong += [Problem(*each) for each in found]
     wrong += _unreadable(config)
     bad = {problem.path for problem in wrong}
     # A check between fields is skipped while one of its fields has a default because its own value was refused.
@@ -226,6 +234,13 @@ def load(
 def problems_of(config: Config) -> list[str]:
     """Return the conflicts between the fields of a ``config`` that was built in code; no file is read."""
     return [str(Problem(paths[0], rule)) for paths, rule in _conflicts(config)]
+
+
+def check_for_nodes(config: Config) -> None:
+    """Check that a broker of this configuration may be one of several nodes. ValueError names what it may not have."""
+    wrong = [f"{name}: {rule}" for name, rule in node_conflicts(config.tenants, config.webhooks, config.ledger)]
+    if wrong:
+        raise ValueError("; ".join(wrong))
 
 
 def to_toml(config: Config, comments: bool = True, in_force: Mapping[str, str] | None = None) -> str:
@@ -285,6 +300,9 @@ def _exposed(table: Mapping[str, Any], path: Path) -> Iterator[Problem]:
         part = table.get(section)
         if isinstance(part, Mapping) and name in part and (rule := exposure(path)):
             yield Problem(secret, rule)
+    engine = table.get("engine")
+    if isinstance(engine, Mapping) and url_has_password(engine.get("url")) and (rule := exposure(path)):
+        yield Problem("engine.url", rule)
 
 
 def _with_secret(config: Config, setting: str) -> tuple[Config, list[Problem]]:
@@ -408,6 +426,10 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (low, high), f"expected at most {high} ({large}), got {small}"
 
     builtin = {t.name.lower() for t in MessageType}
+    yield from engine_conflicts(config.engine)
+    if config.engine.url is not None:
+        for name, rule in node_conflicts(config.tenants, config.webhooks, config.ledger):
+            yield (name, "engine.url"), rule
     yield from privacy_conflicts(config.privacy)
     yield from pages_conflicts(config.pages)
     yield from webhook_conflicts(config.webhooks, builtin | {t.name for t in config.types})

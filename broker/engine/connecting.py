@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 import hiredis
 import trio
 
+from broker.config.redis_url import RedisUrl
 from broker.engine.base import EngineUnavailable
 from broker.engine.link import pack, tls_context
-from broker.engine.url import RedisUrl
 
 __all__ = ["connector"]
 

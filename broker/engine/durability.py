@@ -12,7 +12,18 @@ import trio
 from broker.engine.base import EngineError, EngineUnavailable, OutcomeUnknown
 from broker.engine.link import RedisLink, Reply
 
-__all__ = ["ReplicaWait", "ServerFacts", "facts_of", "promise_of"]
+__all__ = [
+    "ReplicaWait",
+    "ServerFacts",
+    "ServerProblem",
+    "durability_problem",
+    "facts_of",
+    "promise_of",
+    "server_problem",
+]
+
+LEAST_VERSION = (7, 0)
+"""Flags of scripts and sharded channels."""
 
 WAIT_MS = 400
 """How long one WAIT holds its connection; below the deadline of a PING on it."""
@@ -28,6 +39,14 @@ class ServerFacts(NamedTuple):
     fsync: str
     eviction: str
     used_bytes: int
+    is_cluster: bool = False
+
+
+class ServerProblem(NamedTuple):
+    """Why a server may not be used, and what to do."""
+
+    detail: str
+    remedy: str
 
 
 def facts_of(info: bytes, config: Mapping[bytes, bytes]) -> ServerFacts:
@@ -43,7 +62,45 @@ def facts_of(info: bytes, config: Mapping[bytes, bytes]) -> ServerFacts:
         config.get(b"appendfsync", b"").decode(),
         values.get("maxmemory_policy", ""),
         int(values.get("used_memory", "0")),
+        values.get("cluster_enabled") == "1",
     )
+
+
+def server_problem(facts: ServerFacts, *, allow_eviction: bool) -> ServerProblem | None:
+    """Return why a server cannot carry an engine; None: it can."""
+    if facts.version < LEAST_VERSION:
+        version = ".".join(map(str, facts.version))
+        return ServerProblem(f"it is version {version}", "install Redis 7.0 or later, or Valkey")
+    if facts.is_cluster:
+        return ServerProblem(
+            "it is a node of a Cluster, of which one node has a part of the keys only",
+            "use a server of its own, with replicas and Sentinels for failover",
+        )
+    if facts.eviction not in ("noeviction", "") and not allow_eviction:
+        return ServerProblem(
+            f"it drops keys when its memory is full (maxmemory-policy {facts.eviction}), and with them what was"
+            " acknowledged",
+            "set maxmemory-policy noeviction: redis.conf, or `redis-cli CONFIG SET maxmemory-policy noeviction`",
+        )
+    return None
+
+
+def durability_problem(facts: ServerFacts, wanted: str) -> ServerProblem | None:
+    """Return in what a server promises less than ``wanted``: any, everysec or always; None: in nothing.
+
+    Where the right to read its configuration is missing, the operator is believed.
+    """
+    if wanted != "any" and not facts.has_aof:
+        return ServerProblem(
+            f"engine.durability is {wanted}, and the server has no append-only file",
+            "appendonly yes in redis.conf, or `redis-cli CONFIG SET appendonly yes`",
+        )
+    if (facts.fsync == "no" and wanted != "any") or (wanted == "always" and facts.fsync == "everysec"):
+        return ServerProblem(
+            f"engine.durability is {wanted}, and the server has appendfsync {facts.fsync}",
+            f"appendfsync {wanted} in redis.conf, or `redis-cli CONFIG SET appendfsync {wanted}`",
+        )
+    return None
 
 
 def promise_of(facts: ServerFacts, replicas: int) -> str:

@@ -191,6 +191,11 @@ class RedisLink:
         """Requests without an answer."""
         return len(self._unsent) + len(self._sent)
 
+    @property
+    def reason(self) -> str:
+        """Why the link is down, or was last."""
+        return self._reason
+
     def reconnect(self, reason: str) -> None:
         """End the connection; `run` opens another."""
         self._reason = reason

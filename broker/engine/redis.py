@@ -18,6 +18,7 @@ import hiredis
 import structlog
 import trio
 
+from broker.config.redis_url import RedisUrl
 from broker.engine.base import (
     CONTROL_KEPT_MS,
     NODE_TTL_MS,
@@ -54,7 +55,14 @@ from broker.engine.base import (
 )
 from broker.engine.channels import RedisChannels
 from broker.engine.connecting import connector
-from broker.engine.durability import ReplicaWait, ServerFacts, facts_of, promise_of
+from broker.engine.durability import (
+    ReplicaWait,
+    ServerFacts,
+    durability_problem,
+    facts_of,
+    promise_of,
+    server_problem,
+)
 from broker.engine.link import Command, LinkLimits, RedisLink, Reply, ScriptUnknown, error_of
 from broker.engine.redis_records import (
     RedisNames,
@@ -71,17 +79,16 @@ from broker.engine.redis_records import (
     unpack_checkpoint,
 )
 from broker.engine.scripts import all_scripts
-from broker.engine.url import RedisUrl
 
 __all__ = ["RedisEngine", "RedisSettings"]
 
 log = structlog.get_logger("roomcast.engine")
 
-LEAST_VERSION = (7, 0)
-"""Flags of scripts and sharded channels."""
 LINKS_TTL_MS = 7 * 24 * 3600 * 1000
 """Links of a user are forgotten so long after the last was added: those of a node that was killed stay until then."""
 STATUS_EVERY_S = 5.0
+ABSENT_EVERY_S = 3.0
+"""How often the log names a server that has never answered."""
 _NO_OWNER = OwnerRecord("", 0, 0, 0, b"", False)
 
 
@@ -98,8 +105,12 @@ class RedisSettings:
     """After so long without them the outcome of an append is unknown."""
     log_length: int = 10_000
     """Events that a room's log keeps, about."""
+    durability: str = "any"
+    """What the server must promise at least: any, everysec or always."""
     allow_eviction: bool = False
     """Whether a server that drops keys when it is full may be used; for tests."""
+    start_timeout_s: float = float("inf")
+    """How long `RedisEngine.run` waits for a server that does not answer."""
     node_ttl_ms: int = NODE_TTL_MS
     """Of the lease of a node."""
     tls_ca: str = ""
@@ -172,15 +183,33 @@ class RedisEngine:
     async def run(
         self, listener: EngineListener, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Keep the links up until cancelled. EngineRefused: the server may not be used, at the first connection."""
+        """Keep the links up until cancelled. EngineRefused: the server may not be used, at the first connection.
+
+        EngineUnavailable: it has not answered in the time for the start.
+        """
         self._listener = listener
         self._channels.attach(self._subscriptions, listener)
+        settings = self._settings
         async with trio.open_nursery() as nursery:
-            for link in self._links:  # one after the other: a refusal is logged once
-                await nursery.start(link.run)
+            with trio.move_on_after(settings.start_timeout_s):
+                nursery.start_soon(self._report_absent)
+                for link in self._links:  # one after the other: a refusal is logged once
+                    await nursery.start(link.run)
+            if not self._is_up:
+                raise EngineUnavailable(
+                    f"the engine has not answered for {settings.start_timeout_s:g} s: {settings.url}:"
+                    f" {self._commands.reason}; start it, or correct engine.url (`roomcast doctor` tries it)"
+                )
             nursery.start_soon(self._channels.measure)
             nursery.start_soon(self._watch_server)
             task_status.started()
+
+    async def _report_absent(self) -> None:
+        """Log that the server does not answer, until it does for the first time."""
+        while self._facts is None:
+            await trio.sleep(ABSENT_EVERY_S)
+            if self._facts is None:
+                log.warning("engine has not answered yet", url=str(self._settings.url), why=self._commands.reason)
 
     def _handshake(self, name: str) -> Sequence[Command]:
         url = self._settings.url
@@ -200,19 +229,14 @@ class RedisEngine:
     def _on_commands_up(self, replies: Sequence[Reply]) -> None:
         """Take the answers of the handshake. EngineRefused: this server may not be used."""
         self._check(replies[:-1])  # the right to read the configuration may be missing
+        settings = self._settings
         facts = self._take_facts(*replies[-2:])
-        if facts.version < LEAST_VERSION:
-            version = ".".join(map(str, facts.version))
-            raise EngineRefused(
-                f"the engine wants Redis 7.0 or later, or Valkey, and {self._settings.url} is {version}"
-            )
+        wrong = server_problem(facts, allow_eviction=settings.allow_eviction)
+        wrong = wrong or durability_problem(facts, settings.durability)
+        if wrong is not None:
+            raise EngineRefused(f"{settings.url}: {wrong.detail}: {wrong.remedy}")
         if not facts.is_primary:
-            raise EngineUnavailable(f"{self._settings.url} is a replica")
-        if facts.eviction not in ("noeviction", "") and not self._settings.allow_eviction:
-            raise EngineRefused(
-                f"{self._settings.url} drops keys when its memory is full (maxmemory-policy {facts.eviction}), and with"
-                " them what was acknowledged: set maxmemory-policy noeviction"
-            )
+            raise EngineUnavailable(f"{settings.url} is a replica")
         self._on_up(())
 
     def _on_subscriptions_up(self, replies: Sequence[Reply]) -> None:
@@ -226,7 +250,7 @@ class RedisEngine:
             since = self._down_since
             words = "" if since is None else f"it was down for {trio.current_time() - since:.1f} s"
             self._down_since = None
-            log.info("engine_up", url=str(self._settings.url), after=words)
+            log.info("engine answers", url=str(self._settings.url), after=words)
             if self._listener is not None:
                 self._listener.link_changed(EngineLinkState.UP, words)
 
@@ -241,7 +265,7 @@ class RedisEngine:
             self._is_up = False
             self._down_since = trio.current_time()
             if reason:  # else this node ends
-                log.warning("engine_down", url=str(self._settings.url), reason=reason)
+                log.warning("engine does not answer", url=str(self._settings.url), why=reason)
             if self._listener is not None:
                 self._listener.link_changed(EngineLinkState.DOWN, reason)
 
@@ -273,7 +297,7 @@ class RedisEngine:
         try:
             return await target.request("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except ScriptUnknown:
-            log.debug("engine_script_loaded", script=name)
+            log.debug("engine script loaded", script=name)
             return await target.request("EVAL", script.source, len(keys), *keys, *arguments)
 
     # ---- nodes

@@ -11,7 +11,7 @@ from broker.ledger.entries import LedgerRefused
 from broker.ledger.head import open_private, sync_path
 from broker.ledger.privacy import make_private
 
-__all__ = ["lock_directory", "unlock_directory"]
+__all__ = ["is_left", "lock_directory", "unlock_directory"]
 
 
 def lock_directory(directory: Path) -> int:
@@ -44,3 +44,18 @@ def unlock_directory(descriptor: int) -> None:
     """Release the lock; a number that stays in its file names a process that was killed."""
     os.ftruncate(descriptor, 0)
     os.close(descriptor)
+
+
+def is_left(directory: Path) -> bool:
+    """Return whether a data directory was locked once, and is by no process now."""
+    try:
+        descriptor = os.open(directory / "ledger.lock", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

@@ -11,6 +11,7 @@ else is written.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -56,6 +57,7 @@ from broker.ledger import (
     SubmitResult,
 )
 from broker.ledger.entries import Submission
+from broker.ledger.lock import is_left
 from broker.rooms import combo_records, highlight_records, key_records, score_records
 from protocol.frames import pack_body, unpack_body
 
@@ -69,6 +71,8 @@ MAX_GROUP = 64
 """Submissions of one append."""
 PAGE = 200
 """Facts that are read at a time."""
+COPY_PREFIX = "copy-"
+"""Beginning of the names of the directories of copies, one a process."""
 AGAIN_S = 0.1
 """Time between two attempts while the engine does not answer."""
 GROUP_ITEMS = 500
@@ -136,7 +140,8 @@ class SharedLedger(Ledger):
     """A ledger whose rooms are in the engine's log. ``on_lost`` gets a room that another node owns now."""
 
     def __init__(self, directory: Path, *, engine: Engine, **settings: Any) -> None:  # Any: those of `Ledger`
-        self._copy = tempfile.TemporaryDirectory(prefix="copy-", dir=_made(directory))
+        _remove_left_copies(_made(directory))
+        self._copy = tempfile.TemporaryDirectory(prefix=COPY_PREFIX, dir=directory)
         super().__init__(Path(self._copy.name), **settings)
         self._engine = engine
         self._logs: dict[str, _RoomLog] = {}
@@ -317,6 +322,13 @@ class SharedLedger(Ledger):
 
 def _ignore(result: LedgerResult) -> None:
     """Take the result of a submission that was answered by an earlier owner."""
+
+
+def _remove_left_copies(directory: Path) -> None:
+    """Remove the copies of processes that were killed: nobody holds the lock of those."""
+    for path in directory.glob(f"{COPY_PREFIX}*"):
+        if is_left(path):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _made(directory: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from broker.config.schema import RoomConfig
+from broker.config.schema import Config, check_for_nodes
 from broker.engine.base import Engine
 from broker.ledger import Ledger
 from broker.operations.calls import Operations
@@ -26,17 +26,22 @@ def nodes_of(
     operations: Operations,
     ledger: Ledger | None,
     room_store: RoomStore | None,
-    config: RoomConfig,
+    config: Config,
     clock: Callable[[], float],
 ) -> Nodes | None:
-    """Return the part of this node, which sessions and operations use from now on; None without an engine."""
+    """Return the part of this node, which sessions and operations use from now on; None without an engine.
+
+    ValueError: the configuration has what several nodes do not share.
+    """
     if engine is None:
         return None
+    check_for_nodes(config)
     logs = ledger if isinstance(ledger, SharedLedger) else None
     nodes = Nodes(engine, context.hub, context, fanout, clock=clock, logs=logs)
     if logs is not None and room_store is not None:
         logs.on_lost = nodes.lost
-        logs.load = partial(room_store.load_room, history_entries=config.history_entries, history_s=config.history_s)
+        room = config.room
+        logs.load = partial(room_store.load_room, history_entries=room.history_entries, history_s=room.history_s)
     context.nodes = nodes
     calls = CallForwarding(operations, nodes.owners, nodes.send, nodes.start)
     nodes.calls, operations.route = calls, calls.route

@@ -399,7 +399,7 @@ class Nodes:
 
     def link_changed(self, state: EngineLinkState, reason: str) -> None:
         """Take that the link to the engine is up or down."""
-        log.warning("engine link", state=state.value, reason=reason)
+        log.debug("engine link", state=state.value, why=reason)
 
     def room_subscribed(self, room: str) -> None:
         """Take that the channel of a room is subscribed to, perhaps anew."""

@@ -67,6 +67,16 @@ def _gauge(name: str, help: str, path: str, *sources: str, label: str = "") -> M
     return Metric(f"roomcast_{name}", "gauge", help, attrgetter(f"broker.{path}"), sources, label)
 
 
+def _of_engine(name: str, help: str, field: str) -> Metric:
+    """Return a row with a number of the engine's status."""
+
+    def read(reading: Reading) -> float:
+        nodes = reading.broker.nodes
+        return 0.0 if nodes is None else float(getattr(nodes.engine.status, field))
+
+    return Metric(f"roomcast_engine_{name}", "gauge", help, read)
+
+
 def _of_activities(name: str, help: str, kinds: tuple[str, ...], states: tuple[str, ...]) -> Metric:
     """Return a row with the amounts of activities by state."""
 
@@ -364,6 +374,10 @@ METRICS: tuple[Metric, ...] = (
              "withdrawn", "broker.users.inbox:withdrawn"),
     _of_part("directs_delivered", "Direct messages written to links.", "inboxes", "delivered",
              "broker.users.inbox:delivered"),
+    # The engine.
+    _of_engine("up", "1 while the engine answers; 0 without one.", "is_up"),
+    _of_engine("lag_seconds", "How late a message to this node itself came last over the engine.", "lag_s"),
+    _of_engine("used_bytes", "Memory that the engine's server uses, some seconds ago.", "used_bytes"),
     # Operations.
     _counter("calls", "Calls of operations.", "operations.called", "broker.operations.calls:called"),
     _counter("calls_refused", "Calls refused, by error code.", "operations.refused",

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.config.nodes import check_for_nodes
-from broker.config.schema import load
+from broker.config.schema import check_for_nodes, load
 
 
 @pytest.mark.parametrize(

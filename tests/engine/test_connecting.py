@@ -11,9 +11,9 @@ import pytest
 import trio
 import trustme
 
+from broker.config.redis_url import parse_url
 from broker.engine.base import EngineUnavailable
 from broker.engine.connecting import connector
-from broker.engine.url import parse_url
 
 Handler = Callable[[trio.abc.Stream], Awaitable[None]]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
+from broker.config.redis_url import RedisUrl, parse_url
 from broker.engine.base import (
     Appended,
     EngineLinkState,
@@ -15,7 +16,6 @@ from broker.engine.base import (
     OutcomeUnknown,
 )
 from broker.engine.redis import RedisEngine, RedisSettings
-from broker.engine.url import RedisUrl, parse_url
 from tests.support.engines import Heard, claim, event
 from tests.support.redis_server import PATIENT, redis_lab, redis_server
 

@@ -13,11 +13,11 @@ from typing import Any
 import hiredis
 import trio
 
+from broker.config.redis_url import RedisUrl
 from broker.engine.base import Engine
 from broker.engine.link import LinkLimits, pack
 from broker.engine.redis import RedisEngine, RedisSettings
 from broker.engine.redis_records import RedisNames
-from broker.engine.url import RedisUrl
 from tests.support.engines import Heard
 from tests.support.programs import needs
 
