@@ -489,6 +489,12 @@ class Engine(Protocol):
     async def read_checkpoint(self, room: str) -> RoomCheckpointRecord | None:
         """Return the room's checkpoint."""
 
+    async def remove_facts(self, room: str, fence: int, numbers: Sequence[int]) -> Fenced | None:
+        """Remove facts that later ones replace, up to `MAX_APPEND_ITEMS`; the numbers of the others stay. Atomic.
+
+        None: done; those that are not there are passed over.
+        """
+
     # ---- reports (outbox of the rooms)
 
     async def outbox_rooms(self, count: int) -> tuple[str, ...]:

@@ -292,6 +292,15 @@ class MemoryData:
         shared.facts = [each for each in shared.facts if each.fact > checkpoint.fact]
         return None
 
+    def remove_facts(self, node: str, room: str, fence: int, numbers: Sequence[int]) -> Fenced | None:
+        """Do `Engine.remove_facts`."""
+        shared = self._owned(node, room, fence)
+        if isinstance(shared, Fenced):
+            return shared
+        gone = frozenset(numbers)
+        shared.facts = [each for each in shared.facts if each.fact not in gone]
+        return None
+
     def read_checkpoint(self, room: str) -> RoomCheckpointRecord | None:
         """Do `Engine.read_checkpoint`."""
         return self._room(room).checkpoint

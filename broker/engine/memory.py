@@ -309,6 +309,10 @@ class MemoryEngine:
         """See `Engine.write_checkpoint`."""
         return await self._ask(self._bus.data.write_checkpoint, self._node, room, checkpoint)
 
+    async def remove_facts(self, room: str, fence: int, numbers: Sequence[int]) -> Fenced | None:
+        """See `Engine.remove_facts`."""
+        return await self._ask(self._bus.data.remove_facts, self._node, room, fence, numbers)
+
     async def read_checkpoint(self, room: str) -> RoomCheckpointRecord | None:
         """See `Engine.read_checkpoint`."""
         return await self._ask(self._bus.data.read_checkpoint, room)

@@ -34,13 +34,9 @@ from broker.engine.base import (
     Fenced,
     Granted,
     Held,
-    InboxEntry,
-    InboxPushed,
-    InboxState,
     KeysKnown,
     KeyWrite,
     KnownKey,
-    LinkAdded,
     LogItem,
     Misplaced,
     NodeBirth,
@@ -48,7 +44,6 @@ from broker.engine.base import (
     OutboxItem,
     OwnerRecord,
     RoomCheckpointRecord,
-    SharedLink,
     StoredLogItem,
     StoredOutboxItem,
     check_append,
@@ -68,8 +63,6 @@ from broker.engine.redis_records import (
     RedisNames,
     append_arguments,
     fenced_of,
-    inbox_entry,
-    inbox_value,
     known_key,
     log_items,
     outbox_items,
@@ -78,14 +71,13 @@ from broker.engine.redis_records import (
     stored_facts,
     unpack_checkpoint,
 )
+from broker.engine.redis_users import RedisUsers
 from broker.engine.scripts import all_scripts
 
 __all__ = ["RedisEngine", "RedisSettings"]
 
 log = structlog.get_logger("roomcast.engine")
 
-LINKS_TTL_MS = 7 * 24 * 3600 * 1000
-"""Links of a user are forgotten so long after the last was added: those of a node that was killed stay until then."""
 STATUS_EVERY_S = 5.0
 ABSENT_EVERY_S = 3.0
 """How often the log names a server that has never answered."""
@@ -120,7 +112,7 @@ class RedisSettings:
     links: LinkLimits = field(default_factory=LinkLimits)
 
 
-class RedisEngine:
+class RedisEngine(RedisUsers):
     """The engine of one node over a Redis or Valkey server."""
 
     def __init__(self, settings: RedisSettings, node: str, rng: random.Random | None = None) -> None:
@@ -455,6 +447,12 @@ class RedisEngine:
         value = await self._commands.request("GET", self._names.room(room, "ckp"))
         return None if value is None else unpack_checkpoint(value)
 
+    async def remove_facts(self, room: str, fence: int, numbers: Sequence[int]) -> Fenced | None:
+        """See `Engine.remove_facts`."""
+        keys = [self._names.room(room, part) for part in ("own", "fct")]
+        ids = [f"{number}-0" for number in numbers]
+        return fenced_of(await self._run("remove_facts", keys, self._node, fence, *ids))
+
     # ---- reports
 
     async def outbox_rooms(self, count: int) -> tuple[str, ...]:
@@ -527,63 +525,3 @@ class RedisEngine:
         """See `Engine.last_control`."""
         entries = await self._commands.request("XREVRANGE", self._names.control, "+", "-", "COUNT", 1)
         return entries[0][0].decode() if entries else ""
-
-    # ---- users
-
-    async def push_inbox(self, user: str, entries: Sequence[InboxEntry], cap: int, now_ms: int) -> InboxPushed:
-        """See `Engine.push_inbox`."""
-        keys = [self._names.user(user, part) for part in ("in", "meta")]
-        arguments = [part for entry in entries for part in (entry.expires_at_ms, inbox_value(entry))]
-        numbers = await self._run("push_inbox", keys, now_ms, cap, *arguments)
-        return InboxPushed(tuple(map(int, numbers)))
-
-    async def ack_inbox(self, user: str, number: int) -> int:
-        """See `Engine.ack_inbox`."""
-        keys = [self._names.user(user, part) for part in ("in", "meta")]
-        return int(await self._run("ack_inbox", keys, number))
-
-    async def read_inbox(self, user: str, after: int, count: int) -> Sequence[InboxEntry]:
-        """See `Engine.read_inbox`."""
-        values = await self._run("read_inbox", (self._names.user(user, "in"),), after, count)
-        return tuple(inbox_entry(value) for value in values)
-
-    async def inbox_state(self, user: str) -> InboxState:
-        """See `Engine.inbox_state`."""
-        state = await self._run("inbox_state", [self._names.user(user, part) for part in ("in", "meta")])
-        return InboxState(*map(int, state))
-
-    async def add_link(
-        self, user: str, link: SharedLink, live: Sequence[str], limit: int, *, displace: bool
-    ) -> LinkAdded:
-        """See `Engine.add_link`."""
-        key = self._names.user(user, "links")
-        reply = await self._run(
-            "add_link",
-            (key,),
-            link.connection,
-            link.incarnation,
-            link.since_ms,
-            limit,
-            int(displace),
-            LINKS_TTL_MS,
-            *live,
-        )
-        parts = iter(reply[1:])
-        displaced = [
-            SharedLink(name.decode(), where.decode(), int(at))
-            for name, where, at in zip(parts, parts, parts, strict=True)
-        ]
-        return LinkAdded(reply[0] == b"1", tuple(displaced))
-
-    async def remove_link(self, user: str, connection: str) -> None:
-        """See `Engine.remove_link`."""
-        await self._commands.request("HDEL", self._names.user(user, "links"), connection)
-
-    async def links(self, user: str) -> tuple[SharedLink, ...]:
-        """See `Engine.links`."""
-        found = await self._commands.request("HGETALL", self._names.user(user, "links"))
-        links = []
-        for name, value in found.items():
-            incarnation, _, since = value.decode().rpartition(" ")
-            links.append(SharedLink(name.decode(), incarnation, int(since)))
-        return tuple(sorted(links, key=lambda each: (each.since_ms, each.connection)))

@@ -286,6 +286,19 @@ async def test_a_position_is_resumed_only_where_that_very_event_is_in_the_log(la
     assert await a.resume("nowhere", new.fence, 1, 10) is None
 
 
+async def test_facts_that_are_removed_leave_the_numbers_of_the_others(lab: EngineLab) -> None:
+    a, _ = await lab.open("a")
+    granted = await claim(a, "room")
+    assert await a.append("room", granted.fence, 1, 0, [fact(b"%d" % n) for n in range(1, 6)]) == Appended(1, 5)
+    assert await a.remove_facts("room", granted.fence, [2, 5, 9]) is None
+    assert [(each.fact, each.body) for each in await a.read_facts("room", 0, 10)] == [(1, b"1"), (3, b"3"), (4, b"4")]
+    assert await a.append("room", granted.fence, 1, 5, [fact(b"6")]) == Appended(1, 6)
+    assert [each.fact for each in await a.read_facts("room", 3, 10)] == [4, 6]
+    fenced = await a.remove_facts("room", granted.fence - 1, [6])
+    assert isinstance(fenced, Fenced)
+    assert [each.fact for each in await a.read_facts("room", 4, 10)] == [6]
+
+
 async def test_a_checkpoint_drops_the_facts_that_it_covers(lab: EngineLab) -> None:
     a, _ = await lab.open("a")
     granted = await claim(a, "room")
