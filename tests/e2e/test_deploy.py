@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,12 @@ from broker.config.schema import load
 from broker.server import Broker
 from protocol import open_client
 from protocol.clients.transports import Address, BytePipe, StreamPipe, run_websocket
+from protocol.codes import MessageType
 from tests.support.broker import running_broker, sessions_of
-from tests.support.processes import free_port
+from tests.support.processes import free_port, serving
 from tests.support.programs import needs
+from tests.support.redis_server import redis_server
+from tests.support.tokens import GOOD, HS256, sign
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -231,3 +234,58 @@ async def test_the_image_is_not_root_and_its_health_check_works() -> None:
         broker.draining = True
         assert (await trio.run_process(check, check=False, capture_stderr=True)).returncode == 1
         broker.draining = False
+
+
+def test_the_compose_file_names_brokers_that_may_start_together(tmp_path: Path) -> None:
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    brokers = {name: each for name, each in compose["services"].items() if name.startswith("broker")}
+    names = set()
+    values = {"ROOMCAST_AUTH__SECRET": SECRET, "VALKEY_PASSWORD": "p" * 16}
+    for broker in brokers.values():
+        env = {name: re.sub(r"\$\{(\w+):\?[^}]*\}", lambda found: values[found[1]], str(value))
+               for name, value in broker["environment"].items()}  # fmt: skip
+        config = load(None, env)
+        assert (config.engine.url, config.engine.password) == ("redis://valkey:6379", "p" * 16)
+        names.add(config.engine.node)
+    assert names == set(brokers)
+    servers = re.findall(r"^\s+server (\w+) (\w+):7400$", (DEPLOY / "haproxy-nodes.cfg").read_text(), re.MULTILINE)
+    assert {name for name, _ in servers} == {host for _, host in servers} == set(brokers)
+    assert "noeviction" in compose["services"]["valkey"]["command"]
+    user = re.search(r"^USER (\d+):", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    assert user is not None
+    builds = [broker["build"] for broker in brokers.values()]
+    assert all((DEPLOY / each["context"] / each["dockerfile"]).exists() for each in builds)
+    assert f"uid={user[1]}," in brokers["broker1"]["tmpfs"][0]
+
+
+async def test_viewers_of_two_brokers_behind_haproxy_are_in_one_room(tmp_path: Path) -> None:
+    haproxy, port = needs("haproxy"), free_port()
+    async with redis_server("--appendonly", "yes") as redis, AsyncExitStack() as stack:
+        brokers = {}
+        for name in ("broker1", "broker2"):
+            settings = {"engine.url": f"unix://{redis.path}", "engine.node": name, "listen.proxy_protocol": "true",
+                        "listen.trusted_proxies": "127.0.0.1/32", "auth.guest_access": "*"}  # fmt: skip
+            sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+            arguments = [*sets, "--data-dir", str(tmp_path / name)]
+            brokers[name] = await stack.enter_async_context(serving(*arguments, ROOMCAST_AUTH__SECRET=SECRET))
+        text = (DEPLOY / "haproxy-nodes.cfg").read_text().replace("maxconn 100000", "maxconn 500")
+        text = text.replace("bind :7400", f"bind 127.0.0.1:{port}").replace(" resolvers docker", "")
+        text = re.sub(r"resolvers docker\n( .*\n)+", "", text).replace("    server broker3 broker3:7400\n", "")
+        for name, broker in brokers.items():
+            text = text.replace(f"{name}:7400", f"127.0.0.1:{broker.port}")
+        (tmp_path / "haproxy.cfg").write_text(text)
+        async with proxy([haproxy, "-db", "-f", str(tmp_path / "haproxy.cfg")], port):
+            host = sign(HS256, GOOD | {"sub": "host", "rooms": [{"pattern": "*", "role": "host"}]}, SECRET)
+            async with AsyncExitStack() as clients:
+                client = await clients.enter_async_context(open_client(f"roomcast://127.0.0.1:{port}", host))
+                stage = await client.join("live-1")
+                viewers = [
+                    await clients.enter_async_context(open_client(f"roomcast://127.0.0.1:{port}")) for _ in range(4)
+                ]  # leastconn: two or more at each
+                rooms = [await viewer.join("live-1") for viewer in viewers]
+                await stage.post(MessageType.ANNOUNCEMENT, ("大家好",))
+                for room in rooms:
+                    with trio.fail_after(60):
+                        async for event in room:
+                            if getattr(event, "payload", None) == ("大家好",):
+                                break
