@@ -44,6 +44,7 @@ BENCHES: dict[str, tuple[str, str, str]] = {
     "soak": ("soak", "soak", "memory while viewers join, post and leave (10 minutes)"),
     "webhooks": ("webhooks", "webhooks", "events a second delivered in order to a local receiver"),
     "gifts": ("gifts", "gifts", "CPU of a durable gift through the whole broker, by thread"),
+    "engine": ("engine", "engine", "appends, facts and ticks over a real Redis, beside bare hiredis"),
     "ledger": ("ledger", "ledger", "durable events a second with fsync, beside the disk's own rate of syncs"),
 }
 """Name -> (module, function, what it measures). Modules are imported by the process that runs them."""
