@@ -17,6 +17,7 @@ __all__ = ["HOLD_S", "MAX_START_HOLD_S", "MAX_STOP_S", "TOLERANCE_S", "TrustedCl
 
 TOLERANCE_S = 60.0
 """Differences up to this are steps of time synchronization, and followed at once."""
+_TOLERANCE_MS = TOLERANCE_S * 1000
 ANCHOR_S = 0.1
 """How old the reading may be that the next one is compared with: a new one for each call costs twice as much."""
 HOLD_S = 3600.0
@@ -88,17 +89,18 @@ class TrustedClock:
     def now_ms(self) -> int:
         """Return the trusted Unix time in milliseconds."""
         wall_ms, now = self._wall_ms(), self._monotonic()
-        state = self._state
-        expected_ms = state.wall_ms + (now - state.monotonic_s) * 1000
+        state_ms, state_s, leap_ms, leapt_at = self._state
+        passed_s = now - state_s
+        expected_ms = state_ms + passed_s * 1000
         off_ms = wall_ms - expected_ms
-        if -TOLERANCE_S * 1000 <= off_ms <= TOLERANCE_S * 1000:
-            if state.leap_ms is not None or now - state.monotonic_s >= ANCHOR_S:
+        if -_TOLERANCE_MS <= off_ms <= _TOLERANCE_MS:
+            if leap_ms is not None or passed_s >= ANCHOR_S:
                 self._state = _State(wall_ms, now)
             return wall_ms
-        if state.leap_ms is None or abs(off_ms - state.leap_ms) > TOLERANCE_S * 1000:
+        if leap_ms is None or abs(off_ms - leap_ms) > _TOLERANCE_MS:
             self.leaps += 1
-            self._state = state._replace(leap_ms=off_ms, leapt_at=now)
-        elif now - state.leapt_at >= HOLD_S:
+            self._state = _State(state_ms, state_s, off_ms, now)
+        elif now - leapt_at >= HOLD_S:
             self._state = _State(wall_ms, now)
             return wall_ms
         return int(expected_ms)

@@ -137,7 +137,7 @@ class Room:
         """Quotas of its tenant; None: the default one, which has none."""
         self.number = number
         self.state = state
-        self.views = RoomViews(name, state, PreferenceTable() if preferences is None else preferences, unix_ms, mask)
+        self.views = RoomViews(name, state, PreferenceTable() if preferences is None else preferences, mask)
         state.rankings.is_hidden = self.views.is_hidden
         self.members = Members(self.views.tags_of)
         self.senders: dict[Member, None] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from broker.core.commerce.audiences import NOT_RECOMMENDED_BIT, OPTED_OUT_BIT, STAFF_BIT
@@ -29,7 +29,6 @@ class RoomViews:
         name: str,
         state: RoomState[Any],
         preferences: PreferenceTable,
-        unix_ms: Callable[[], int],
         mask: NameMask | None = None,
     ) -> None:
         self.mask = mask
@@ -37,13 +36,12 @@ class RoomViews:
         self._name = name
         self._state = state
         self._preferences = preferences
-        self._unix_ms = unix_ms
 
     def snapshot(self, member: Member) -> Joined:
         """Return the room as a member gets it that joins now."""
         tier = TIERS[member.variant % len(TIERS)]
         user, tags = plain_name(member.user_id), self.tags_of(member)
-        joined = self._state.snapshot(plain_name(self._name), member.role, tier, user, self._unix_ms(), tags)
+        joined = self._state.snapshot(plain_name(self._name), member.role, tier, user, member.joined_at_ms, tags)
         return joined if self.mask is None or not self.is_masked(member.role) else self.mask.snapshot(joined)
 
     def is_hidden(self, user: str) -> bool:

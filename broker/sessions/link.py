@@ -123,15 +123,6 @@ class SessionLink:
         if self.parts.are_unused:
             self.parts = NO_PARTS
 
-    def _frame(
-        self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None, packed: bytes | None = None
-    ) -> bytes:
-        """Return a message as the bytes of a frame, and move the state of the protocol."""
-        connection = self.connection
-        if connection is None:
-            connection = self.context.connections.sender(self._encoding)
-        return connection.send(message, room, sequence, lane, packed)
-
     def send(
         self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None, packed: bytes | None = None
     ) -> None:
@@ -139,16 +130,19 @@ class SessionLink:
 
         ``packed``: the message's packed body, where the caller has it already.
         """
-        if self.transport.state:
+        transport, connection = self.transport, self.connection
+        if transport.state:
             return
-        data = self._frame(message, room, sequence, lane, packed)
-        framing = self.transport.framing
+        if connection is None:
+            connection = self.context.connections.sender(self._encoding)
+        data = connection.send(message, room, sequence, lane, packed)
+        framing = transport.framing
         if framing is not _TCP:
             data = ws_frame(data, text=framing is _JSON)
         out = self._out
         if out is None or (lane is not None and lane > _LAST_CRITICAL):
             self._write_out()
-            self.transport.write(data, _CONTROL if lane is None else lane)
+            transport.write(data, _CONTROL if lane is None else lane)
         else:
             out.append(data)
             if len(out) == MAX_JOINED or len(data) > MAX_JOINED_BYTES:

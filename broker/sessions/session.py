@@ -18,6 +18,7 @@ from protocol.codes import CloseCode, Lane, MessageType, Opcode
 from protocol.connection import NEED_DATA, Connection, Frame, Refused
 from protocol.errors import RemoteProtocolError
 from protocol.messages import Direct, Missed
+from protocol.state import LinkState
 
 __all__ = ["Session"]
 
@@ -30,6 +31,7 @@ BACKLOG_READ_S = 1.0
 
 # Looking an Enum member up is a call on Python 3.11, and these stand on the path of every message.
 _POST, _WEBSOCKET = Opcode.POST, Framing.WEBSOCKET
+_OPEN = LinkState.OPEN
 
 
 class Session(SessionLink):
@@ -82,7 +84,7 @@ class Session(SessionLink):
             if self.parts.calls is not None:
                 self.parts.calls.take_held()
             while not transport.state and self.connection is connection:
-                danmaku = take_danmaku()
+                danmaku = take_danmaku() if connection.peer_state is _OPEN else ()
                 if danmaku:
                     frames += len(danmaku)
                     posts += len(danmaku)

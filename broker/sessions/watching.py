@@ -21,6 +21,7 @@ from broker.sessions.context import SessionContext
 from broker.sessions.joining import PendingJoin
 from broker.sessions.session import Session
 from protocol.codes import CloseCode, ErrorCode, Lane, LeaveReason
+from protocol.connection import Encoding
 from protocol.messages import Event, GoAway, Join, Joined, Message, Resume, Resumed
 
 __all__ = ["WatchSession"]
@@ -86,7 +87,10 @@ class WatchSession(Session):
         """Write one message as an event; the first one begins the stream."""
         if self.transport.state:
             return
-        data = event(self._frame(message, room, sequence, lane), self._id_of(message, room, sequence))
+        connection = self.connection
+        if connection is None:
+            connection = self.context.connections.sender(Encoding.JSON)
+        data = event(connection.send(message, room, sequence, lane), self._id_of(message, room, sequence))
         if not self._events.is_begun:
             data = self._events.begin() + data
         out = self._out
