@@ -177,7 +177,7 @@ def record_bundles(broker: Broker) -> list[Bundle]:
         on_done: Callable[[float], None] | None = None,
         publications: Sequence[Publication] = (),
     ) -> None:
-        sent.append(max((bundle for bundle in prepared.bundles if bundle), key=lambda each: len(each.joined)))
+        sent.append(max(prepared.bundles.values(), key=lambda each: len(each.joined)))
         submit(outbox, prepared, on_done, publications)
 
     broker.fanout.submit = recorded  # type: ignore[method-assign]

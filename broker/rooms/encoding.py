@@ -77,12 +77,12 @@ class Bundle(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A write for a room, in every variant in use. ``frames[variant]`` is the joined bytes, None where unused and at
-    `SLOW_PATH`."""
+    """A write for a room: its ``bundles`` by variant in use. ``frames[variant]`` is the joined bytes, None where
+    unused and at `SLOW_PATH`."""
 
     lane: Lane
     frames: list[bytes | None]
-    bundles: list[Bundle | None]
+    bundles: dict[int, Bundle]
     selector: Selector | None = None
     """The part of the room that it is for, None = all."""
     others: Prepared | None = None
@@ -91,6 +91,12 @@ class Prepared(NamedTuple):
     def seen_by(self, tags: int) -> Prepared:
         """Return what a member with these tags gets."""
         return self if self.others is None or self.selector is None or self.selector.selects(tags) else self.others
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the longest write to a member."""
+        longest = max([len(bundle.joined) for bundle in self.bundles.values()], default=0)
+        return longest if self.others is None else max(longest, self.others.nbytes)
 
 
 def _no_id(offset: int) -> str:
@@ -119,7 +125,7 @@ def prepare(
     ``event_id``: returns the id of an offset, for streams of events; ``mask``: returns a message with masks;
     ``dictionaries``: by codec; ``receivers``: how many get it, about, for a few of whom a tick is compressed faster."""
     frames: list[bytes | None] = [None] * (VARIANTS + 1)
-    bundles: list[Bundle | None] = [None] * (VARIANTS + 1)
+    bundles: dict[int, Bundle] = {}
     made: dict[tuple[int, int, bool], Bundle] = {}
     masked: dict[int, list[Content]] = {}
     framed = _BinaryFrames(room, dictionaries, receivers)
@@ -171,7 +177,7 @@ def prepare_for_viewers(
 ) -> Prepared:
     """Encode content without an offset for all members but staff, see `prepare`."""
     shown = prepare(variants, by_tier, room, mask=mask, dictionaries=dictionaries, receivers=receivers)
-    nothing = Prepared(shown.lane, [None] * (VARIANTS + 1), [None] * (VARIANTS + 1))
+    nothing = Prepared(shown.lane, [None] * (VARIANTS + 1), {})
     return shown._replace(selector=Selector(0, 0, STAFF_BIT), others=nothing)
 
 

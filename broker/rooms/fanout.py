@@ -28,7 +28,7 @@ from broker.core.net.dictionaries import DictionaryTable
 from broker.core.rooms.traces import Publication
 from broker.core.structures.histogram import Histogram
 from broker.net.transport import Part, Transport
-from broker.rooms.encoding import Prepared
+from broker.rooms.encoding import VARIANTS, Prepared
 from broker.rooms.members import SLOW_PATH, Member, Members
 from protocol.codes import Lane
 
@@ -77,8 +77,7 @@ class Sweep:
         """Members that were behind: it waits in their queue."""
         self.refused = 0
         """Of these, those whose queue did not take it."""
-        sizes = (len(data) for each in (prepared, prepared.others) if each for data in each.frames if data is not None)
-        self.size = max(sizes, default=0)
+        self.size = prepared.nbytes
         self.start = 0
         self.has_wrapped = False
         """It has passed the last slot and goes from the first one towards its start."""
@@ -294,7 +293,7 @@ class Outbox:
         for sweep in self._in_flight:
             if sweep.number > member.since:
                 variant = members.variant_of(member, sweep.number) if has_changed else member.variant
-                bundle = sweep.prepared.seen_by(tags).bundles[variant]
+                bundle = sweep.prepared.seen_by(tags).bundles.get(variant)
                 if bundle is not None:
                     parts += bundle.parts
         return tuple(parts)
@@ -325,7 +324,7 @@ class Outbox:
         """Queue what is in flight for a member that is behind."""
         tags = self.members.tags_of(member) if self._addressed else 0
         for sweep in self._in_flight:
-            bundle = sweep.prepared.seen_by(tags).bundles[self.members.variant_of(member, sweep.number)]
+            bundle = sweep.prepared.seen_by(tags).bundles.get(self.members.variant_of(member, sweep.number))
             if sweep.number > member.since and bundle is not None:
                 sweep.queued += 1
                 sweep.refused += not transport.enqueue(bundle.parts)
@@ -340,8 +339,10 @@ def joined_frames(contents: list[Prepared]) -> list[bytes | None]:
     """Return the bytes of contents together, by variant."""
     if len(contents) == 1:
         return contents[0].frames
-    columns = zip(*(each.frames for each in contents), strict=True)
-    return [b"".join(filter(None, column)) or None for column in columns]
+    joined: list[bytes | None] = [None] * (VARIANTS + 1)
+    for variant in {variant for each in contents for variant in each.bundles}:
+        joined[variant] = b"".join([each.frames[variant] or b"" for each in contents])
+    return joined
 
 
 class FanOut:

@@ -130,6 +130,7 @@ class Members:
     __slots__ = (
         "_free",
         "_in_use",
+        "_variants",
         "changed",
         "codes",
         "make_mirror",
@@ -159,7 +160,10 @@ class Members:
         self.make_mirror: Callable[[], Mirror] | None = None
         """Returns a mirror of the room; None: there are no other nodes."""
         self._free: list[int] = []
-        self._in_use = [0] * VARIANTS
+        self._in_use: dict[int, int] = {}
+        """Members in a slot by variant, none without any."""
+        self._variants: tuple[int, ...] | None = ()
+        """The keys of that, in order; None after a change."""
 
     def __len__(self) -> int:
         return len(self.slots) - len(self._free) + len(self.remote)
@@ -181,7 +185,7 @@ class Members:
             self.senders.append(sender)
             self.codes.append(SLOW_PATH)
         member.index = index
-        self._in_use[member.variant] += 1
+        self._count(member.variant, 1)
 
     def _add_remote(self, member: Member) -> None:
         """Add a member whose link is at another node."""
@@ -201,14 +205,14 @@ class Members:
         self.senders[index] = _NO_SENDER
         self.codes[index] = SLOW_PATH
         self._free.append(index)
-        self._in_use[member.variant] -= 1
+        self._count(member.variant, -1)
         self.changed.pop(member, None)
 
     def change_variant(self, member: Member, variant: int) -> None:
         """Let a member get another variant of what is published from now on."""
         if 0 <= member.index < REMOTE:
-            self._in_use[member.variant] -= 1
-            self._in_use[variant] += 1
+            self._count(member.variant, -1)
+            self._count(variant, 1)
             self.codes[member.index] = SLOW_PATH  # until the contents that are in flight have reached it
             self.changed.setdefault(member, []).append((self.published, member.variant))
         member.variant = variant
@@ -259,9 +263,23 @@ class Members:
         """Return the members whose links are at this node."""
         return [member for member in self.slots if member is not None]
 
-    def variants(self) -> list[int]:
-        """Return the variants in use."""
-        return [variant for variant, count in enumerate(self._in_use) if count]
+    def variants(self) -> tuple[int, ...]:
+        """Return the variants in use. O(1) but after the first member of one, or the last."""
+        variants = self._variants
+        if variants is None:
+            variants = self._variants = tuple(sorted(self._in_use))
+        return variants
+
+    def _count(self, variant: int, more: int) -> None:
+        """Count members of a variant."""
+        count = self._in_use.get(variant, 0) + more
+        if count:
+            if count == more:
+                self._variants = None
+            self._in_use[variant] = count
+        else:
+            self._variants = None
+            del self._in_use[variant]
 
 
 def reply_all(room: int, outcomes: Sequence[tuple[PostRef, Outcome]]) -> None:

@@ -177,7 +177,7 @@ class RoomPublisher:
             variants, by_tier, self._number, mask=self._mask, dictionaries=self._dictionaries, receivers=len(members)
         )
         for member in members:
-            bundle = prepared.bundles[member.variant]
+            bundle = prepared.bundles.get(member.variant)
             if bundle is not None and member.index >= 0:
                 member.session.transport.write_parts(bundle.parts)
 

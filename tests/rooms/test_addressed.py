@@ -72,9 +72,8 @@ def a_room() -> tuple[Members, Outbox]:
 def content(text: str, lane: Lane) -> Prepared:
     data = f"{text} ".encode()
     frames: list[bytes | None] = [None] * (SLOW_PATH + 1)
-    bundles: list[Bundle | None] = [None] * (SLOW_PATH + 1)
-    frames[0], bundles[0] = data, Bundle(data, (Part(data, lane, 0, 1),))
-    return Prepared(lane, frames, bundles)
+    frames[0] = data
+    return Prepared(lane, frames, {0: Bundle(data, (Part(data, lane, 0, 1),))})
 
 
 def addressed(number: int, selector: Selector, lane: Lane) -> Prepared:

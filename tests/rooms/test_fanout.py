@@ -458,7 +458,7 @@ class Rounds(RuleBasedStateMachine):
         data = f"{self.number:<{size}}".encode()
         part = Part(data, lane, 0, 1)
         frames: list[bytes | None] = [None] * (SLOW_PATH + 1)
-        bundles: list[Bundle | None] = [None] * (SLOW_PATH + 1)
+        bundles: dict[int, Bundle] = {}
         for variant in variants:
             frames[variant], bundles[variant] = data, Bundle(data, (part,))
         self.outbox.put(Prepared(lane, frames, bundles), lambda cost, number=self.number: self.done.append(number))  # type: ignore[misc]
@@ -488,7 +488,7 @@ class Rounds(RuleBasedStateMachine):
         assert len(self.members) == len(self.here)
         assert set(self.members.all()) == set(self.here)
         assert all(self.members.slots[member.index] is member for member in self.here)
-        assert self.members.variants() == sorted({member.variant for member in self.here})
+        assert self.members.variants() == tuple(sorted({member.variant for member in self.here}))
 
     def teardown(self) -> None:
         while len(self.outbox):

@@ -275,6 +275,8 @@ class ComboPacer(Generic[T]):
         """When `release` should be called if nothing else comes; None = nothing waits. O(1)."""
         if self._restored:
             return now
+        if not (self._ends or self._turns):
+            return None
         due = _head(self._ends)
         turn_at = _head(self._turns)
         if turn_at < inf:

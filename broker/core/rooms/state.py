@@ -430,6 +430,8 @@ class RoomState(Generic[T]):
         due = inf
         if posting.window.pending or posting.window.shed or posting.guard.shadowed:
             due = now if self.batch_full else self._ticked_at + self.interval_s
+            if due <= now:
+                return now
         due = min(due, self._delayed.next_due)
         gifts_at = posting.gifts.next_release_at(now)
         if gifts_at is not None:
