@@ -1,8 +1,12 @@
 """Which node owns which room, as this node knows it: its lease, its claims, and the owners that it has looked up.
 
 A room is looked up when this node needs it. One without a live owner is claimed by the node that it is placed on, which
-is notified that the room is wanted. See `broker.core.nodes.membership` for who may claim, `broker.engine.base` for
-what makes it safe.
+is notified that the room is wanted. A room that has work of its own (reports that wait, activities that run) is claimed
+by that node without a request, once its owner is gone. Rooms move to a node that has joined, a few a second.
+
+A node whose lease was lost answers nothing from memory until it has claimed its rooms again with the fences it held:
+granted means that no other node had them meanwhile, so the state in memory is right; else it is dropped. See
+`broker.core.nodes.membership` for who may claim, `broker.engine.base` for what makes it safe.
 """
 
 from __future__ import annotations
@@ -13,8 +17,9 @@ from typing import Protocol
 import structlog
 import trio
 
-from broker.core.nodes.membership import BEAT_S, NodeLease, NodeTable, Peer
-from broker.engine.base import Engine, EngineError, Granted, LogItem, NodeRecord, OwnerRecord
+from broker.core.nodes.membership import BEAT_S, JOIN_DELAY_S, NodeLease, NodeTable, Peer
+from broker.core.nodes.moves import Moves
+from broker.engine.base import Engine, EngineError, Granted, Held, LogItem, NodeRecord, OwnerRecord
 from protocol.frames import pack_body, unpack_body
 
 __all__ = ["MARKER_KIND", "RoomOwners", "RoomsOfNode"]
@@ -33,6 +38,10 @@ MAX_KNOWN = 100_000
 """Owners that are known; beyond, the one looked up longest ago is forgotten."""
 MAX_CLAIMING = 16
 """Rooms that are claimed and read at a time: more would hold up every other command."""
+WORK_S = 1.0
+"""Time between two looks for rooms that have work and no owner."""
+MAX_WITH_WORK = 10_000
+"""Rooms with work that are read at a time."""
 
 OnFound = Callable[[bool], None]
 """Gets whether the owner is known now."""
@@ -44,8 +53,15 @@ class RoomsOfNode(Protocol):
     async def owned(self, name: str, granted: Granted) -> bool:
         """Read what the log has of a room that this node owns now; False: it cannot be read."""
 
+    def continued(self, name: str, granted: Granted) -> bool:
+        """Go on with a room that no other node had while this one was lost; False: what the engine has of it does not
+        go on where this node was."""
+
     def lost(self, name: str) -> None:
         """Give up a room that another node owns now."""
+
+    async def leave(self, name: str) -> None:
+        """Give up a room that is to be released, once what waits to be written is written."""
 
     def node_gone(self, node: str) -> None:
         """Take that a node, or an earlier life of it, is gone."""
@@ -81,6 +97,11 @@ class RoomOwners:
         self._known: dict[str, str] = {}
         self._looking: dict[str, list[OnFound]] = {}
         self._claiming = trio.Semaphore(MAX_CLAIMING)
+        self._moves = Moves()
+        self._moving: set[str] = set()
+        self._placed_for: frozenset[str] = frozenset()
+        """Nodes for which every room of this one was looked at: none has a better node among them."""
+        self._work_at = 0.0
         self._incarnations: dict[str, str] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -134,6 +155,8 @@ class RoomOwners:
         """Look a room up once; return whether its owner is known now."""
         if name in self.fences:
             return True
+        if name in self._moving:
+            return False
         record = await self.engine.owner(name)
         owner = None if record is None or not record.node else record.node
         now = self._clock()
@@ -155,8 +178,8 @@ class RoomOwners:
 
     async def _claim(self, name: str, record: OwnerRecord | None) -> bool:
         async with self._claiming:
-            if name in self.fences:
-                return True
+            if name in self.fences or name in self._moving:
+                return name in self.fences
             marker = LogItem(0, MARKER_KIND, self._at_ms(), pack_body((self.node,)))
             answer = await self.engine.claim(name, 0 if record is None else record.fence, marker)
             if not isinstance(answer, Granted):
@@ -173,14 +196,56 @@ class RoomOwners:
         """Take that this node does not own a room any more."""
         self.fences.pop(name, None)
 
-    async def release(self, name: str) -> None:
-        """Give a room up; another node may claim it at once."""
+    async def release(self, name: str, heir: str | None) -> None:
+        """Give a room up, and notify the node that is to claim it, None = none is known."""
         fence = self.fences.pop(name, None)
-        if fence is not None:
-            try:
-                await self.engine.release(name, fence)
-            except EngineError as error:
-                log.warning("a room is not released", room=name, why=str(error))
+        if fence is None:
+            return
+        self._moving.add(name)
+        try:
+            await self._rooms.leave(name)
+            await self.engine.release(name, fence)
+            log.info("room released", room=name, heir=heir)
+            if heir is not None:
+                self._rooms.wanted(heir, name)
+        except EngineError as error:
+            log.warning("a room is not released", room=name, why=str(error))
+        finally:
+            self._moving.discard(name)
+
+    async def release_all(self) -> None:
+        """Give all rooms up, `MAX_CLAIMING` at a time."""
+        limit = trio.CapacityLimiter(MAX_CLAIMING)
+
+        async def release(name: str) -> None:
+            async with limit:
+                await self.release(name, self.table.better_node(name, self._clock()))
+
+        async with trio.open_nursery() as nursery:
+            for name in list(self.fences):
+                nursery.start_soon(release, name)
+
+    def _move(self) -> None:
+        """Release rooms that have a better node, as many as may move now."""
+        now = self._clock()
+        nodes = self.table.settled(now, JOIN_DELAY_S)
+        if self._nursery is None or self.is_leaving or nodes == self._placed_for or not self.may_answer():
+            return
+        moves = self._moves.next(self.fences, self.table, now)
+        for room, heir in moves:
+            self._nursery.start_soon(self.release, room, heir)
+        if not moves and not self._moving:
+            self._placed_for = nodes
+
+    async def _find_work(self) -> None:
+        """Claim the rooms placed here that have work and no live owner."""
+        now = self._clock()
+        if now < self._work_at or self.is_leaving or not self.lease.is_healthy(now):
+            return
+        self._work_at = now + WORK_S
+        for name in await self.engine.outbox_rooms(MAX_WITH_WORK):
+            if self.owner_of(name) is None and self.table.placed_on(name, now) == self.node:
+                self.find(name, lambda found: None)
 
     # ---- the lease
 
@@ -207,42 +272,64 @@ class RoomOwners:
 
     async def _beat(self) -> None:
         sent_at = self._clock()
+        body = pack_body((1.0, self.is_leaving, self._address))
         try:
-            with trio.move_on_after(self._patience_s):
-                body = pack_body((1.0, self.is_leaving, self._address))
-                if not self.lease.incarnation:
-                    await self._begin_life(body)
-                elif await self.engine.beat(self.lease.incarnation, body):
+            with trio.move_on_after(4 * BEAT_S):
+                if self.lease.incarnation and await self.engine.beat(self.lease.incarnation, body):
                     self.lease.confirmed(sent_at, self._clock())
                 else:
-                    log.warning("the lease of this node was lost", rooms=len(self.fences))
-                    self.lease.lost("")
+                    if self.lease.incarnation:
+                        log.warning("the lease of this node was lost", rooms=len(self.fences))
+                        self.lease.lost("")
                     await self._begin_life(body)
                 asked_at = self._clock()
                 self._read(await self.engine.nodes(), asked_at)
+                self._move()
+                await self._find_work()
         except EngineError as error:
             log.info("no beat", why=str(error))
 
-    @property
-    def _patience_s(self) -> float:
-        return 4 * BEAT_S
-
     async def _begin_life(self, body: bytes) -> None:
-        """Become a new incarnation; rooms of an earlier one that no other node has claimed stay, with their fences.
+        """Become a new incarnation, and claim the rooms of the last one again.
 
-        The lease begins when all have been looked up: until then this node answers nothing from memory. An error on the
+        The lease begins when all have been claimed: until then this node answers nothing from memory. An error on the
         way leaves it without an incarnation, and the next beat begins again.
         """
         sent_at = self._clock()
         birth = await self.engine.born(body)
         self.table.found_data_set(birth.lineage_age_ms / 1000, self._clock())
-        for name, fence in list(self.fences.items()):
-            record = await self.engine.owner(name)
-            if record is None or (record.node, record.fence) != (self.node, fence):
-                self.drop(name)
-                self._rooms.lost(name)
+        errors: list[EngineError] = []
+        async with trio.open_nursery() as nursery:
+            for name in list(self.fences):
+                nursery.start_soon(self._claim_again, name, errors)
+        if errors:
+            raise errors[0]
         self.lease.incarnation = birth.incarnation
         self.lease.confirmed(sent_at, self._clock())
+
+    async def _claim_again(self, name: str, errors: list[EngineError]) -> None:
+        """Claim a room with the fence that this node held. An owner's record that names this node is of a claim whose
+        answer was lost: it was compared with the fence before, so no other node had the room between."""
+        async with self._claiming:
+            fence = self.fences.get(name)
+            marker = LogItem(0, MARKER_KIND, self._at_ms(), pack_body((self.node,)))
+            try:
+                answer: Granted | Held | None = None
+                while fence is not None:
+                    answer = await self.engine.claim(name, fence, marker, floor_fence=fence)
+                    is_own = isinstance(answer, Held) and answer.owner.node == self.node
+                    fence = answer.owner.fence if isinstance(answer, Held) and is_own else None
+            except EngineError as error:
+                errors.append(error)
+                return
+            if isinstance(answer, Granted):
+                self.fences[name] = answer.fence
+                if self._rooms.continued(name, answer):
+                    return
+                log.error("the engine has lost records of a room", room=name)
+            if answer is not None:
+                self.drop(name)
+                self._rooms.lost(name)
 
     def _read(self, records: Sequence[NodeRecord], asked_at: float) -> None:
         peers, incarnations = [], {}

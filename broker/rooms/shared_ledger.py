@@ -21,18 +21,9 @@ from typing import Any
 import structlog
 import trio
 
-from broker.engine.base import (
-    MAX_APPEND_BYTES,
-    Appended,
-    Engine,
-    EngineError,
-    EngineUnavailable,
-    Granted,
-    LogItem,
-    Misplaced,
-    OutcomeUnknown,
-)
+from broker.engine.base import MAX_APPEND_BYTES, Engine, Granted, LogItem, OutboxItem
 from broker.ledger import (
+    ACTIVITY_FACTS,
     AnswersRemoved,
     CallAnswered,
     DirectAcked,
@@ -59,6 +50,7 @@ from broker.ledger import (
 from broker.ledger.entries import Submission
 from broker.ledger.lock import is_left
 from broker.rooms import combo_records, highlight_records, key_records, score_records
+from broker.rooms.room_log import RoomLog
 from protocol.frames import pack_body, unpack_body
 
 __all__ = ["SUBMISSION_KIND", "SharedLedger", "pack_submission", "read_submission", "room_of"]
@@ -73,8 +65,11 @@ PAGE = 200
 """Facts that are read at a time."""
 COPY_PREFIX = "copy-"
 """Beginning of the names of the directories of copies, one a process."""
-AGAIN_S = 0.1
-"""Time between two attempts while the engine does not answer."""
+WORK_TOPIC = "activities"
+"""Topic of the report that no one is sent: it says that the activities of a room may have something to do, so that a
+node claims the room once its owner is gone."""
+SETTLE_S = 1.0
+"""How long a room that moves waits for what is being written."""
 GROUP_ITEMS = 500
 _ROOM_KINDS = frozenset({combo_records.KIND, highlight_records.KIND, key_records.KIND, score_records.KIND})
 _ITEM_KINDS: tuple[type[Any], ...] = (
@@ -122,18 +117,16 @@ class _Waiting:
         self.body = pack_submission(items, keys)
 
 
-class _RoomLog:
-    """The end of the log of a room that this node owns."""
+class _SharedRoom:
+    """A room that this node owns: its log, and what waits to be written. ``has_work``: the engine names it as one that
+    has work."""
 
-    def __init__(self, room: str, fence: int, offset: int, fact: int) -> None:
-        self.room = room
-        self.fence = fence
-        self.offset = offset
-        self.fact = fact
+    def __init__(self, end: RoomLog, has_work: bool) -> None:
+        self.end = end
+        self.has_work = has_work
         self.waiting: deque[_Waiting] = deque()
         self.nbytes = 0
         self.work = trio.Event()
-        self.is_open = True
 
 
 class SharedLedger(Ledger):
@@ -144,7 +137,7 @@ class SharedLedger(Ledger):
         self._copy = tempfile.TemporaryDirectory(prefix=COPY_PREFIX, dir=directory)
         super().__init__(Path(self._copy.name), **settings)
         self._engine = engine
-        self._logs: dict[str, _RoomLog] = {}
+        self._logs: dict[str, _SharedRoom] = {}
         self._applied: dict[str, int] = {}
         """By room: the number of the last fact that the copy has."""
         self._nursery: trio.Nursery | None = None
@@ -162,18 +155,18 @@ class SharedLedger(Ledger):
         room = room_of(items)
         if not room:
             return super().record(items, on_done, keys)
-        end = self._logs.get(room)
-        if end is None or self.state is not LedgerState.READY:
+        shared = self._logs.get(room)
+        if shared is None or self.state is not LedgerState.READY:
             self._refused += 1
             return SubmitResult.UNAVAILABLE
         nbytes = Submission(tuple(items), tuple(keys)).nbytes
-        if self._queued >= self._limits.max_items or end.nbytes + nbytes > self._limits.max_bytes:
+        if self._queued >= self._limits.max_items or shared.nbytes + nbytes > self._limits.max_bytes:
             self._refused += 1
             return SubmitResult.FULL
         self._queued += 1
-        end.waiting.append(_Waiting(tuple(items), tuple(keys), on_done))
-        end.nbytes += nbytes
-        end.work.set()
+        shared.waiting.append(_Waiting(tuple(items), tuple(keys), on_done))
+        shared.nbytes += nbytes
+        shared.work.set()
         return SubmitResult.QUEUED
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -218,9 +211,36 @@ class SharedLedger(Ledger):
         self.busy.discard(name)
         if self.load is not None and await self.load(name):
             self.busy.add(name)
-        end = self._logs[name] = _RoomLog(name, granted.fence, granted.offset, granted.last_fact)
-        self._nursery.start_soon(self._write, end)
+        has_work = any(each.topic == WORK_TOPIC for each in await self._engine.read_outbox(name, "", PAGE))
+        shared = self._logs[name] = _SharedRoom(RoomLog(self._engine, name, granted), has_work)
+        self._nursery.start_soon(self._write, shared)
         return True
+
+    def go_on(self, name: str, granted: Granted) -> bool:
+        """Write a room under another fence of this node; False: the engine has lost some of it."""
+        shared = self._logs.get(name)
+        return shared is not None and shared.end.go_on(granted)
+
+    async def settle(self, name: str) -> None:
+        """Wait until what was submitted for a room is written, for `SETTLE_S` at most."""
+        with trio.move_on_after(SETTLE_S):
+            while (shared := self._logs.get(name)) is not None and shared.waiting:  # noqa: ASYNC110 - as in `flush`
+                await trio.sleep(0.01)
+
+    def has_work(self, name: str) -> bool:
+        """Return whether the engine names a room of this node as one that has work."""
+        shared = self._logs.get(name)
+        return shared is not None and shared.has_work
+
+    async def note_idle(self, name: str) -> None:
+        """Note that the activities of a room have nothing to do: no node has to claim it for them."""
+        shared = self._logs.get(name)
+        if shared is None or not shared.has_work or shared.waiting:
+            return
+        shared.has_work = False  # what is submitted from here on notes it anew
+        found = await self._engine.read_outbox(name, "", PAGE)
+        ids = [each.id for each in found if each.topic == WORK_TOPIC]
+        await self._engine.remove_outbox(name, shared.end.fence, ids)
 
     def is_busy(self, name: str) -> bool:
         """Return whether the activities of a room had something to do when this node became its owner."""
@@ -229,10 +249,10 @@ class SharedLedger(Ledger):
     def close(self, name: str) -> None:
         """Write no more for a room: what waits is refused."""
         self.busy.discard(name)
-        end = self._logs.pop(name, None)
-        if end is not None:
-            end.is_open = False
-            end.work.set()
+        shared = self._logs.pop(name, None)
+        if shared is not None:
+            shared.end.close()
+            shared.work.set()
 
     async def _apply(self, items: tuple[Item, ...], keys: tuple[Key, ...], on_done: Callable[..., None]) -> bool:
         """Take a submission into the copy; False: the copy cannot be written any more."""
@@ -243,81 +263,60 @@ class SharedLedger(Ledger):
         await trio.lowlevel.checkpoint()
         return submitted is SubmitResult.QUEUED
 
-    async def _write(self, end: _RoomLog) -> None:
+    async def _write(self, shared: _SharedRoom) -> None:
         """Append what waits, group by group, until the room is another node's."""
+        end = shared.end
         while end.is_open:
-            if not end.waiting:
-                end.work = trio.Event()
-                await end.work.wait()
+            if not shared.waiting:
+                shared.work = trio.Event()
+                await shared.work.wait()
                 continue
             group: list[_Waiting] = []
             nbytes = 0
-            for waiting in end.waiting:
+            for waiting in shared.waiting:
                 nbytes += len(waiting.body)
                 if group and (nbytes > MAX_APPEND_BYTES or len(group) == MAX_GROUP):
                     break
                 group.append(waiting)
-            if not await self._append(end, group):
+            if not await self._append(shared, group):
                 break
             for waiting in group:
-                end.waiting.popleft()
+                shared.waiting.popleft()
                 self._applied[end.room] = self._applied.get(end.room, 0) + 1
                 if not await self._apply(waiting.items, waiting.keys, waiting.on_done):
                     waiting.on_done(LedgerError(FailureKind.CLOSED, "the copy of the log cannot be written"))
                 self._queued -= 1
-            end.nbytes = sum(len(each.body) for each in end.waiting)
-        self._refuse(end)
+            shared.nbytes = sum(len(each.body) for each in shared.waiting)
+        self._refuse(shared)
 
-    def _refuse(self, end: _RoomLog) -> None:
+    async def _append(self, shared: _SharedRoom, group: Sequence[_Waiting]) -> bool:
+        """Append a group; False: this node may not write any more."""
+        now_ms = self._unix_ms()
+        outbox: list[OutboxItem] = []
+        if not shared.has_work and any(_is_of_activity(item) for waiting in group for item in waiting.items):
+            shared.has_work = True
+            outbox.append(OutboxItem(WORK_TOPIC, "", "", now_ms, b""))
+        return await shared.end.append(
+            [LogItem(None, SUBMISSION_KIND, now_ms, waiting.body) for waiting in group], outbox
+        )
+
+    def _refuse(self, shared: _SharedRoom) -> None:
         """Refuse what waits: this node does not own the room any more."""
-        if self._logs.get(end.room) is end:
-            del self._logs[end.room]
-            self.on_lost(end.room)
-        for waiting in end.waiting:
+        room = shared.end.room
+        if self._logs.get(room) is shared:
+            del self._logs[room]
+            self.on_lost(room)
+        for waiting in shared.waiting:
             self._queued -= 1
             try:
                 waiting.on_done(LedgerError(FailureKind.CLOSED, "another node owns the room"))
             except Exception:
-                log.exception("a refusal could not be taken", room=end.room)
-        end.waiting.clear()
+                log.exception("a refusal could not be taken", room=room)
+        shared.waiting.clear()
 
-    async def _append(self, end: _RoomLog, group: Sequence[_Waiting]) -> bool:
-        """Append a group, whatever the link does; False: this node may not write any more."""
-        items = [LogItem(None, SUBMISSION_KIND, self._unix_ms(), waiting.body) for waiting in group]
-        is_unknown = False
-        while True:
-            try:
-                answer = await self._engine.append(end.room, end.fence, end.offset, end.fact, items)
-            except OutcomeUnknown:
-                is_unknown = True
-            except EngineUnavailable:
-                pass
-            except EngineError as error:
-                log.error("a room cannot be written", room=end.room, why=str(error))
-                return False
-            else:
-                if isinstance(answer, Appended):
-                    end.fact = answer.last_fact
-                    return True
-                if isinstance(answer, Misplaced) and is_unknown and answer.last_fact == end.fact + len(items):
-                    if await self._is_there(end, items):
-                        end.fact = answer.last_fact
-                        return True
-                log.warning("a room of this node is another's, or has lost its log", room=end.room, answer=str(answer))
-                return False
-            await trio.sleep(AGAIN_S)
-            if not end.is_open and not is_unknown:
-                return False
 
-    async def _is_there(self, end: _RoomLog, items: Sequence[LogItem]) -> bool:
-        """Return whether the log goes on with these facts: an append whose answer was lost was done."""
-        while True:
-            try:
-                found = await self._engine.read_facts(end.room, end.fact, len(items))
-            except EngineError:
-                await trio.sleep(AGAIN_S)
-            else:
-                return [each.body for each in found] == [item.body for item in items]
+def _is_of_activity(item: Item) -> bool:
+    return isinstance(item, Entry) and item.kind == ACTIVITY_FACTS
 
 
 def _ignore(result: LedgerResult) -> None:

@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from broker.core.tenants.names import plain_name
-from broker.engine.base import Engine, EngineLinkState, Granted
+from broker.engine.base import Engine, EngineError, EngineLinkState, Granted
 from broker.rooms.edge_room import EdgeRoom
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
@@ -38,7 +38,6 @@ from broker.rooms.node_messages import (
     NodeMessage,
     Wanted,
     read_batch,
-    read_grant,
     read_output,
 )
 from broker.rooms.node_sender import NodeSender
@@ -48,10 +47,10 @@ from broker.sessions.context import SessionContext
 from broker.sessions.joining import PendingJoin
 from broker.sessions.link import SessionLink
 from broker.sessions.relays import LinkRelays, Relay
-from broker.sessions.remote_session import RemoteSession
+from broker.sessions.remote_sessions import RemoteSessions
 from broker.sessions.requests import senders_of
 from broker.sessions.room_member import RoomMember
-from protocol.codes import CloseCode, ErrorCode, LeaveReason, Outcome, Tier
+from protocol.codes import ErrorCode, LeaveReason, Outcome
 from protocol.frames import pack_body
 from protocol.messages import AckResult, Join, Post, Resume
 
@@ -74,6 +73,18 @@ class RoomLogs(Protocol):
 
     def is_busy(self, name: str) -> bool:
         """Return whether the activities of a room that this node owns now have something to do."""
+
+    def go_on(self, name: str, granted: Granted) -> bool:
+        """Write a room under another fence of this node; False: the engine has lost some of it."""
+
+    async def settle(self, name: str) -> None:
+        """Wait a little until what was submitted for a room is written."""
+
+    def has_work(self, name: str) -> bool:
+        """Return whether the engine names a room of this node as one that has work."""
+
+    async def note_idle(self, name: str) -> None:
+        """Note that the activities of a room have nothing to do."""
 
     def close(self, name: str) -> None:
         """Write no more for a room: what waits is refused."""
@@ -118,8 +129,7 @@ class Nodes:
         self._logs = logs
         self._relays: dict[int, Relay] = {}
         self._last_relay = 0
-        self._remote: dict[tuple[str, int], RemoteSession] = {}
-        """Sessions of viewers of other nodes, by node and link."""
+        self._remote = RemoteSessions(context, self.owners, self.send)
         self._sender = NodeSender(engine, lambda: self._stream)
         self._heard: dict[str, tuple[str, int]] = {}
         """Incarnation and number of the last batch of each node."""
@@ -152,9 +162,7 @@ class Nodes:
     async def drain(self) -> None:
         """Give all rooms up, so that other nodes take them: this node is about to stop."""
         await self.owners.start_leaving()
-        for name in list(self.owners.fences):
-            self._leave_room(name)
-            await self.owners.release(name)
+        await self.owners.release_all()
 
     # ---- requests of viewers here
 
@@ -314,9 +322,19 @@ class Nodes:
                 for event in room.views.events_for(member, events):
                     member.session.send(event.event, room.number, event.offset, event.lane)  # type: ignore[attr-defined]
 
+    def continued(self, name: str, granted: Granted) -> bool:
+        """Go on with a room that no other node had while this one was lost."""
+        return self._logs is None or self._logs.go_on(name, granted)
+
     def lost(self, name: str) -> None:
         """Give up a room that another node owns now."""
         self.owners.drop(name)
+        self._leave_room(name)
+
+    async def leave(self, name: str) -> None:
+        """Give up a room that is to be released, once what waits to be written is written."""
+        if self._logs is not None:
+            await self._logs.settle(name)
         self._leave_room(name)
 
     def _leave_room(self, name: str) -> None:
@@ -329,10 +347,7 @@ class Nodes:
         members = room.members.local()
         for member in room.members.all():
             room.members.remove(member)
-        for key, session in list(self._remote.items()):
-            if any(each.room is room for each in session.memberships):
-                session.memberships = tuple(each for each in session.memberships if each.room is not room)
-                self.send(key[0], Moved(name))
+        self._remote.leave(room)
         edge = self.edge_room(name, "", room.number)
         edge.state.epoch, edge.offset = room.state.epoch, room.state.last_offset
         for member in members:
@@ -347,15 +362,10 @@ class Nodes:
 
     def node_gone(self, node: str) -> None:
         """Take that a node, or an earlier life of it, is gone."""
-        self._drop_remote(node)
+        self._remote.drop(node)
         self._drop_relays(node)
         if self.calls is not None:
             self.calls.node_gone(node)
-
-    def _drop_remote(self, node: str) -> None:
-        """End the sessions of the viewers of a node."""
-        for key in [key for key in self._remote if key[0] == node]:
-            self._remote.pop(key).end()
 
     def _drop_relays(self, node: str) -> None:
         """Go on without the relays to a node: the rooms that it owned are looked up again."""
@@ -433,7 +443,7 @@ class Nodes:
             self._heard[node] = incarnation, number
             if before is not None and before != (incarnation, number - 1):
                 log.warning("records of a node are lost", node=node)
-                self._drop_remote(node)
+                self._remote.drop(node)
                 self.send(node, Moved(""))
                 self._drop_relays(node)
             with self._context.results:
@@ -444,31 +454,16 @@ class Nodes:
 
     def _take(self, node: str, record: NodeMessage) -> None:
         match record:
-            case LinkBytes(link, data):
-                self._take_bytes(node, link, data)
-            case LinkOpened(link, grant, address, is_app):
-                self._remote[node, link] = RemoteSession(
-                    self._context, read_grant(grant), address, is_app,
-                    lambda data: self.send(node, LinkAnswers(link, data)), partial(self._on_closed, node, link),
-                )  # fmt: skip
+            case LinkOpened() | LinkBytes() | LinkGranted() | LinkClosed() | Attach():
+                self._remote.take(node, record)
             case LinkAnswers(link, data):
                 relay = self._relays.get(link)
                 if relay is not None and relay.node == node:
                     relay.take(data)
-            case LinkGranted(link, grant):
-                session = self._remote.get((node, link))
-                if session is not None:
-                    session.regrant(read_grant(grant))
-            case LinkClosed(link):
-                session = self._remote.pop((node, link), None)
-                if session is not None:
-                    session.end()
             case LinkEnded(link, code, reason):
                 relay = self._relays.get(link)
                 if relay is not None and relay.node == node:
                     self._ended(relay, code, reason)
-            case Attach():
-                self._attach(node, record)
             case Attached(link, name, number, epoch, offset):
                 edge, relay = self.edge_rooms.get(name), self._relays.get(link)
                 if edge is not None and relay is not None:
@@ -491,8 +486,8 @@ class Nodes:
                 else:
                     self._drop_relays(node)
             case Wanted(name):
-                if self.owners.owner_of(name) is None:
-                    self.owners.find(name, lambda found: None)
+                self.owners.forget(name)  # its owner may have released it for this node
+                self.owners.find(name, lambda found: None)
 
     def _moved(self, name: str) -> None:
         self.owners.forget(name)
@@ -500,14 +495,6 @@ class Nodes:
         if edge is not None:
             edge.owner = ""
             self._find_again(name)
-
-    def _take_bytes(self, node: str, link: int, data: bytes) -> None:
-        session = self._remote.get((node, link))
-        if session is not None:
-            self._context.poller.refresh_clock()
-            session.on_data(data)
-        else:
-            self.send(node, LinkEnded(link, 0, "the link is not known here"))
 
     def _ended(self, relay: Relay, code: int, reason: str) -> None:
         """Take that the owner has ended a relayed link: for its client, or for the rooms that it gives up."""
@@ -520,30 +507,6 @@ class Nodes:
             room = member.room
             if isinstance(room, EdgeRoom) and room.owner == relay.node:
                 self._moved(room.name)
-
-    def _on_closed(self, node: str, link: int, code: int, reason: str) -> None:
-        session = self._remote.pop((node, link), None)
-        if session is not None:
-            session.end()
-        self.send(node, LinkEnded(link, 0 if code == CloseCode.GOING_AWAY else code, reason))
-
-    def _attach(self, node: str, record: Attach) -> None:
-        """Let a viewer of another node go on in a room that this node owns now."""
-        link, name, tier, joined_at_ms = record
-        session = self._remote.get((node, link))
-        if session is None:
-            return
-        if self.owners.owner_of(name) is None:
-            self.owners.find(name, lambda found: self._attach(node, record) if found else self.send(node, Moved(name)))
-            return
-        if self.owners.owner_of(name) != self.node:
-            self.send(node, Moved(name))
-            return
-        room = self._hub.open(name)
-        if not isinstance(room, Room) or not session.attach(room, Tier(tier), joined_at_ms):
-            self.send(node, LinkEnded(link, CloseCode.OVERLOADED, "the room cannot be entered again"))
-            return
-        self.send(node, Attached(link, name, room.number, room.state.epoch, room.state.last_offset))
 
     def opened(self, room: Room) -> None:
         """Mirror a room of this node from its first viewer at another node on."""
@@ -575,6 +538,7 @@ class Nodes:
             for mirrored in self._hub:
                 if not mirrored.members.remote:
                     mirrored.members.mirror = None
+            await self._note_idle()
             for name, room in list(self.edge_rooms.items()):
                 room.ask_again()
                 if len(room.members) or room.when_subscribed:
@@ -582,3 +546,18 @@ class Nodes:
                 elif now - self._empty_since.setdefault(name, now) >= STAY_S:
                     del self.edge_rooms[name], self._empty_since[name]
                     self.engine.unsubscribe_room(name)
+
+    async def _note_idle(self) -> None:
+        """Let the engine know of rooms whose activities have nothing to do any more."""
+        logs = self._logs
+        for name in list(self.owners.fences) if logs is not None else ():
+            if logs is None or not logs.has_work(name):
+                continue
+            room = self._hub.find(name)
+            activities = None if room is None else room.state.activities.activities
+            if logs.is_busy(name) if room is None else activities is not None and activities.has_something_to_do:
+                continue
+            try:
+                await logs.note_idle(name)
+            except EngineError as error:
+                log.info("a room's work cannot be noted now", room=name, why=str(error))

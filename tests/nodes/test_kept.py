@@ -139,3 +139,21 @@ async def test_a_packet_is_shared_out_exactly_when_the_owner_is_cut_off_and_come
         assert room not in nodes["a"].nodes.owners.fences
         assert sum(shares.values()) == 1000, shares
         assert sum(cents > 0 for cents in shares.values()) == 8
+
+
+async def test_a_countdown_without_viewers_ends_at_the_heir_of_its_owner(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", ledger={"data_dir": str(tmp_path)}) as nodes:
+        room = nodes.room_on("a")
+        await nodes["b"].broker.call("rooms.open", room=room)
+        deadline_ms = nodes["b"].broker.clock.now_ms() + 600_000
+        await nodes["b"].broker.call("countdowns.start", room=room, id="c1", label="开抢", deadline_ms=deadline_ms)
+        owner = nodes["a"].broker
+        assert owner.hub.find(room).state.activities.activities.has_something_to_do  # type: ignore[union-attr]
+        assert nodes["b"].broker.hub.find(room) is None
+        nodes["a"].kill()
+        await until(lambda: nodes["b"].broker.hub.find(room) is not None)
+        activities = nodes["b"].broker.hub.find(room).state.activities.activities  # type: ignore[union-attr]
+        assert activities is not None
+        assert activities.has_something_to_do
+        await nodes["b"].broker.call("countdowns.stop", room=room, id="c1")
+        await until(lambda: not nodes.data.outbox_rooms(10))

@@ -1,42 +1,54 @@
-"""The lease of a node and its rooms: after its incarnation was lost it answers nothing before it has looked."""
+"""Rooms of a node: those that it claims again after its lease was lost, that move to others, and that have work."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 
-from broker.core.nodes.membership import BEAT_S
-from broker.engine.base import Granted, OwnerRecord
+from broker.core.nodes.membership import BEAT_S, JOIN_DELAY_S, LEASE_S
+from broker.core.nodes.moves import MOVES_PER_S
+from broker.core.nodes.placement import place
+from broker.engine.base import Granted, Held, LogItem, OutboxItem
 from broker.engine.dataset import MemoryData
-from broker.engine.memory import MemoryBus, MemoryEngine
+from broker.engine.memory import MemoryBus, MemoryEngine, MemoryFaults, RequestFault
 from broker.rooms.owners import RoomOwners
+from tests.support.engines import fact
 
 ROOMS = ("live-1", "live-2", "live-3")
 
 
 class Rooms:
-    """Rooms of a node, of which only the names are known."""
+    """Rooms of a node, of which only the names are known. ``others``: nodes that hear what is wanted, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, others: dict[str, RoomOwners] | None = None) -> None:
         self.given_up: list[str] = []
+        self.left: list[str] = []
+        self.others = {} if others is None else others
 
     async def owned(self, name: str, granted: Granted) -> bool:
+        return True
+
+    def continued(self, name: str, granted: Granted) -> bool:
         return True
 
     def lost(self, name: str) -> None:
         self.given_up.append(name)
 
+    async def leave(self, name: str) -> None:
+        self.left.append(name)
+
     def node_gone(self, node: str) -> None:
         """Nothing waits for another node."""
 
     def wanted(self, node: str, name: str) -> None:
-        raise AssertionError(f"{name} is placed on {node}")
+        self.others[node].find(name, lambda found: None)
 
 
 class WatchedEngine(MemoryEngine):
-    """Engine that notes whether the node would answer from memory while it looks a room up, and may fail then."""
+    """Engine that notes whether the node would answer from memory while it claims a room again, and may fail then."""
 
     owners: RoomOwners
 
@@ -45,13 +57,16 @@ class WatchedEngine(MemoryEngine):
         self.answering: list[bool] = []
         self.failures = 0
 
-    async def owner(self, room: str) -> OwnerRecord | None:
+    async def claim(self, room: str, seen_fence: int, marker: LogItem, **floors: int) -> Granted | Held:
         self.answering.append(self.owners.may_answer())
         if self.failures:
             self.failures -= 1
-            self.cut()
-            self.mend()
-        return await super().owner(room)
+            self.faults = MemoryFaults(lambda name: RequestFault.ANSWER_LOST)
+            try:
+                return await super().claim(room, seen_fence, marker, **floors)
+            finally:
+                self.faults = MemoryFaults()
+        return await super().claim(room, seen_fence, marker, **floors)
 
 
 class Listener:
@@ -61,43 +76,130 @@ class Listener:
         return lambda *args: None
 
 
-async def test_a_lost_node_answers_nothing_until_it_has_looked_its_rooms_up(
+def report() -> OutboxItem:
+    """Return a report that waits."""
+    return OutboxItem("t", "", "", 1, b"")
+
+
+async def a_node(nursery: trio.Nursery, engine: WatchedEngine, rooms: Rooms) -> RoomOwners:
+    """Start a node."""
+    owners = engine.owners = RoomOwners(engine, rooms, clock=trio.current_time, at_ms=lambda: 0)
+    await nursery.start(engine.run, Listener())
+    await nursery.start(owners.run)
+    return owners
+
+
+def some_data() -> MemoryData:
+    """Return data that are no longer young."""
+    age_ms = 0
+    data = MemoryData(lambda: round(trio.current_time() * 1000) + age_ms)
+    data.born("the first node", b"")
+    age_ms = 60_000
+    return data
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+async def test_a_lost_node_answers_nothing_until_it_has_claimed_its_rooms_again(
+    failures: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    data, rooms = some_data(), Rooms()
+    engine = WatchedEngine(MemoryBus(data), "a")
+    async with trio.open_nursery() as nursery:
+        owners = await a_node(nursery, engine, rooms)
+        for name in ROOMS:
+            assert await owners.wait_found(name) == "a"
+        before = dict(owners.fences)
+        engine.answering.clear()
+        engine.failures = failures
+        data.born("a", b"")  # another process of the same name: the incarnation is lost
+        await trio.sleep(6 * BEAT_S)
+        assert owners.may_answer()
+        assert len(engine.answering) >= len(ROOMS)
+        assert not any(engine.answering), "it answered from memory before it had its rooms again"
+        assert all(owners.fences[name] > before[name] for name in ROOMS)
+        assert rooms.given_up == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_claim_that_was_under_way_while_a_node_was_lost_is_refused(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    for failures in (0, 1):
-        data, rooms = MemoryData(lambda: round(trio.current_time() * 1000)), Rooms()
-        engine = WatchedEngine(MemoryBus(data), "a")
-        owners = engine.owners = RoomOwners(engine, rooms, clock=trio.current_time, at_ms=lambda: 0)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(engine.run, Listener())
-            await nursery.start(owners.run)
-            for name in ROOMS:
-                assert await owners.wait_found(name) == "a"
-            before = dict(owners.fences)
-            engine.answering.clear()
-            engine.failures = failures
-            data.born("a", b"")  # another process of the same name: the incarnation is lost
-            await trio.sleep(6 * BEAT_S)
-            assert owners.may_answer()
-            assert len(engine.answering) >= len(ROOMS)
-            assert not any(engine.answering), "it answered from memory before it had looked"
-            assert owners.fences == before
-            assert rooms.given_up == []
-            nursery.cancel_scope.cancel()
+    data, rooms = some_data(), Rooms()
+    engine = WatchedEngine(MemoryBus(data), "a")
+    async with trio.open_nursery() as nursery:
+        owners = await a_node(nursery, engine, rooms)
+        assert await owners.wait_found("live-1") == "a"
+        seen = owners.fences["live-1"]  # by another node, which has found this one gone and claims the room
+        data.born("a", b"")
+        await trio.sleep(6 * BEAT_S)
+        assert owners.may_answer()
+        late = data.claim("b", "live-1", seen, LogItem(0, 0, 0, b""), 0, 0)
+        assert isinstance(late, Held)
+        assert late.owner.node == "a"
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_lost_node_gives_up_what_another_has_claimed(autojump_clock: trio.testing.MockClock) -> None:
-    data, rooms = MemoryData(lambda: round(trio.current_time() * 1000)), Rooms()
+    data, rooms = some_data(), Rooms()
     engine = WatchedEngine(MemoryBus(data), "a")
-    owners = engine.owners = RoomOwners(engine, rooms, clock=trio.current_time, at_ms=lambda: 0)
     async with trio.open_nursery() as nursery:
-        await nursery.start(engine.run, Listener())
-        await nursery.start(owners.run)
+        owners = await a_node(nursery, engine, rooms)
         for name in ROOMS:
             assert await owners.wait_found(name) == "a"
-        owners.fences[ROOMS[1]] -= 1  # as if another node had claimed it since: its fence is a later one
+        assert isinstance(data.claim("b", ROOMS[1], owners.fences[ROOMS[1]], LogItem(0, 0, 0, b""), 0, 0), Granted)
         data.born("a", b"")
         await trio.sleep(6 * BEAT_S)
         assert rooms.given_up == [ROOMS[1]]
         assert sorted(owners.fences) == [ROOMS[0], ROOMS[2]]
+        nursery.cancel_scope.cancel()
+
+
+async def test_rooms_move_to_a_node_that_has_joined_a_few_a_second(autojump_clock: trio.testing.MockClock) -> None:
+    data, rooms = some_data(), Rooms()
+    bus = MemoryBus(data)
+    names = [f"live-{number}" for number in range(100)]
+    async with trio.open_nursery() as nursery:
+        first = await a_node(nursery, WatchedEngine(bus, "a"), rooms)
+        for name in names:
+            await first.wait_found(name)
+        assert len(first.fences) == len(names)
+        second = await a_node(nursery, WatchedEngine(bus, "b"), Rooms())
+        rooms.others["b"] = second
+        await trio.sleep(JOIN_DELAY_S - BEAT_S)
+        assert not second.fences, "it has not been there for long enough"
+        await trio.sleep(4 * BEAT_S)
+        assert 0 < len(second.fences) <= 2 * MOVES_PER_S
+        await trio.sleep(10)
+        expected = {name for name in names if place(name, {"a": 1.0, "b": 1.0}) == "b"}
+        assert set(second.fences) == expected == set(rooms.left)
+        assert set(first.fences) == set(names) - expected
+        nursery.cancel_scope.cancel()
+
+
+async def test_rooms_with_work_are_claimed_when_their_owner_is_gone_and_others_are_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    data = some_data()
+    bus = MemoryBus(data)
+    async with trio.open_nursery() as nursery:
+        engine, scope = WatchedEngine(bus, "a"), trio.CancelScope()
+
+        async def live(task_status: trio.TaskStatus[RoomOwners]) -> None:
+            with scope:
+                async with trio.open_nursery() as life:
+                    task_status.started(await a_node(life, engine, Rooms()))
+                    await trio.sleep_forever()
+
+        first: RoomOwners = await nursery.start(live)
+        for name in ROOMS:
+            assert await first.wait_found(name) == "a"
+        record = data.owner("live-2")
+        assert record is not None
+        data.append("a", "live-2", record.fence, record.last_offset, 0, [fact()], [report()], (), False)
+        second = await a_node(nursery, WatchedEngine(bus, "b"), Rooms())
+        await trio.sleep(4 * BEAT_S)
+        assert not second.fences
+        scope.cancel()
+        await trio.sleep(LEASE_S + 5)
+        assert list(second.fences) == ["live-2"]
         nursery.cancel_scope.cancel()

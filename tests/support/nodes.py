@@ -42,8 +42,10 @@ class Node:
 class NodesOfTest:
     """The nodes by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, data: MemoryData) -> None:
         self.by_name: dict[str, Node] = {}
+        self.data = data
+        """What they share."""
 
     def __getitem__(self, name: str) -> Node:
         return self.by_name[name]
@@ -63,11 +65,11 @@ class NodesOfTest:
 async def running_nodes(*names: str, data_age_s: float = 60.0, **overrides: Any) -> AsyncIterator[NodesOfTest]:
     """Run a broker for each name; a crash in one fails the test. ``data_age_s``: how old the engine's data are."""
     require_marker("whole brokers")
-    nodes = NodesOfTest()
     begun_at, is_old = trio.current_time(), False
     data = MemoryData(lambda: round((trio.current_time() - begun_at + is_old * data_age_s) * 1000))
     data.born("the first node", b"")
     is_old = True
+    nodes = NodesOfTest(data)
     bus = MemoryBus(data)
     async with trio.open_nursery() as nursery:
 

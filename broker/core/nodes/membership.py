@@ -162,10 +162,15 @@ class NodeTable:
         :param settled_s: how long they have been alive at least; a whole lease if None. Where none has been so long,
             all count.
         """
-        settled_s = self._ttl_s if settled_s is None else settled_s
         staying = {peer.id: peer.weight for peer in self._peers.values() if not peer.is_leaving}
-        settled = {node: weight for node, weight in staying.items() if now - self._since[node] >= settled_s}
-        return settled or staying
+        settled = self.settled(now, self._ttl_s if settled_s is None else settled_s)
+        return {node: weight for node, weight in staying.items() if node in settled} or staying
+
+    def settled(self, now: float, settled_s: float) -> frozenset[str]:
+        """Return the nodes that stay and have been alive for ``settled_s`` at least."""
+        return frozenset(
+            node for node, peer in self._peers.items() if not peer.is_leaving and now - self._since[node] >= settled_s
+        )
 
     def placed_on(self, room: str, now: float) -> str | None:
         """Return the node that should claim ``room`` if it has no owner."""
@@ -191,4 +196,6 @@ class NodeTable:
         me = self._peers.get(self.node)
         others_only = me is not None and me.is_leaving
         heir = place(room, self.weights(now, None if others_only else JOIN_DELAY_S))
-        return None if heir == self.node else heir
+        if heir is None or heir == self.node or (not others_only and heir not in self.settled(now, JOIN_DELAY_S)):
+            return None
+        return heir
