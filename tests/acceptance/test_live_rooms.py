@@ -22,7 +22,7 @@ from protocol.clients.events import Danmaku
 from protocol.codes import Lane, MessageType, Outcome
 from tests.support.acceptance import OPEN_SALE, ROOM, WIDE, Platform, Viewer, all_have, audience, eventually, platform
 from tests.support.clocks import advance_to
-from tests.support.processes import roomcast, serving
+from tests.support.processes import command, environment, roomcast, serving
 from tests.support.tenants import token
 from tests.support.tokens import SECRET
 
@@ -327,8 +327,8 @@ async def test_dating_live_rooms(directory: Path) -> None:
 async def test_head_live_platforms(directory: Path) -> None:
     """A flood of danmaku in the smallest size of its scenario: nothing of lanes 0 to 2 lost, the accounts add up."""
     result = directory / "flood.json"
-    command = [sys.executable, "-m", "bench", "run", "chat-flood", "--smoke", "--json", str(result)]
-    done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+    flood = [sys.executable, "-m", "bench", "run", "chat-flood", "--smoke", "--json", str(result)]
+    done = await trio.run_process(flood, capture_stdout=True, capture_stderr=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     (run,) = json.loads(result.read_text("utf-8"))["runs"]
     assert run["invariants"]["checked"] > 0
@@ -341,16 +341,18 @@ async def test_head_live_platforms(directory: Path) -> None:
 
 async def test_ideal_live_commerce_platform() -> None:
     """One show touches every feature, and platform, broker, ledger and viewers have counted the same."""
-    done = await roomcast("demo", "--seconds", "5", "--viewers", "60", "--json")
-    assert done.out.count("\n") == 1, done.err
-    written = json.loads(done.out)
+    show = command("demo", "--seconds", "5", "--viewers", "60", "--json")
+    done = await trio.run_process(show, capture_stdout=True, capture_stderr=True, check=False, env=environment())
+    said = done.stderr.decode()
+    assert done.stdout.count(b"\n") == 1, said
+    written = json.loads(done.stdout)
     assert written["differences"] == []
     assert written["balanced"] is True
     assert written["reconciled"] is True
     assert written["commerce"]["sale"]["confirmed"] + written["commerce"]["sale"]["left"] == 15
     for feature in FEATURES:
         assert all(count >= 0 for count in written["commerce"][feature.name].values())
-    assert done.status == 0
+    assert done.returncode == 0
     assert list(written["lanes"]) == [lane.name.lower() for lane in Lane]
     for account in written["lanes"].values():
         assert account["admitted"] == sum(account.values()) - account["admitted"]
@@ -368,5 +370,5 @@ async def test_ideal_live_commerce_platform() -> None:
         "finale",
         "counting",
     ):
-        assert title in done.err
-    assert "Traceback" not in done.err
+        assert title in said
+    assert "Traceback" not in said

@@ -53,7 +53,7 @@ class Platform:
 async def platform(directory: Path, **sections: Any) -> AsyncIterator[Platform]:
     """Run a broker that keeps its ledger in ``directory``, with the room ``live-1`` open; ``sections`` as in TOML."""
     ledger = {"data_dir": str(directory), **sections.pop("ledger", {})}
-    api = {} if "auth" in sections else {"api": API}
+    api: dict[str, Any] = {} if "auth" in sections else {"api": {**API, "requests_per_s": 100_000}}
     sections = {**api, "admission": {"address_share": 1.0}, **sections}
     limits = httpx.Limits(max_keepalive_connections=0)  # the broker closes what is idle when a test sets its clock on
     async with running_broker(ledger=ledger, **sections) as broker:
