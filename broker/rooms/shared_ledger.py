@@ -21,7 +21,7 @@ from typing import Any
 import structlog
 import trio
 
-from broker.engine.base import MAX_APPEND_BYTES, Engine, Granted, LogItem, OutboxItem
+from broker.engine.base import MAX_APPEND_BYTES, MAX_APPEND_ITEMS, Engine, EngineError, Granted, LogItem, OutboxItem
 from broker.ledger import (
     ACTIVITY_FACTS,
     AnswersRemoved,
@@ -50,6 +50,7 @@ from broker.ledger import (
 from broker.ledger.entries import Submission
 from broker.ledger.lock import is_left
 from broker.rooms import combo_records, highlight_records, key_records, score_records
+from broker.rooms.replaced_facts import ReplacedFacts
 from broker.rooms.room_log import RoomLog
 from protocol.frames import pack_body, unpack_body
 
@@ -61,6 +62,8 @@ SUBMISSION_KIND = 1100
 """Kind of the facts of a room's log that are submissions."""
 MAX_GROUP = 64
 """Submissions of one append."""
+REPLACED_KEPT = 64
+"""Facts that later ones replace stay until they are so many: they are removed together."""
 PAGE = 200
 """Facts that are read at a time."""
 COPY_PREFIX = "copy-"
@@ -140,6 +143,8 @@ class SharedLedger(Ledger):
         self._logs: dict[str, _SharedRoom] = {}
         self._applied: dict[str, int] = {}
         """By room: the number of the last fact that the copy has."""
+        self._replaced: dict[str, ReplacedFacts] = {}
+        """By room: the facts of its log that may be removed."""
         self._nursery: trio.Nursery | None = None
         self._queued = 0
         self.on_lost: Callable[[str], None] = lambda room: None
@@ -198,15 +203,16 @@ class SharedLedger(Ledger):
         await super().flush()
         while fact < granted.last_fact:
             found = await self._engine.read_facts(name, fact, PAGE)
-            if not found or found[0].fact != fact + 1:
-                log.error("the log of a room has a gap", room=name, after=fact)
+            if not found:  # those that later ones replace were removed, but never the newest
+                log.error("the log of a room has lost its end", room=name, after=fact)
                 return False
             for each in found:
                 items, keys = read_submission(each.body)
                 kept = tuple(item for item in items if not isinstance(item, OutboxEntry))
                 if kept and not await self._apply(kept, keys, _ignore):
                     return False
-                fact = self._applied[name] = each.fact
+                fact = each.fact
+                self._take(name, fact, items, keys)
         await super().flush()
         self.busy.discard(name)
         if self.load is not None and await self.load(name):
@@ -282,12 +288,29 @@ class SharedLedger(Ledger):
                 break
             for waiting in group:
                 shared.waiting.popleft()
-                self._applied[end.room] = self._applied.get(end.room, 0) + 1
+                self._take(end.room, self._applied.get(end.room, 0) + 1, waiting.items, waiting.keys)
                 if not await self._apply(waiting.items, waiting.keys, waiting.on_done):
                     waiting.on_done(LedgerError(FailureKind.CLOSED, "the copy of the log cannot be written"))
                 self._queued -= 1
             shared.nbytes = sum(len(each.body) for each in shared.waiting)
+            await self._remove_replaced(end)
         self._refuse(shared)
+
+    def _take(self, room: str, number: int, items: Sequence[Item], keys: Sequence[Key]) -> None:
+        """Note that the copy has a fact of a room."""
+        self._applied[room] = number
+        self._replaced.setdefault(room, ReplacedFacts()).add(number, items, keys)
+
+    async def _remove_replaced(self, end: RoomLog) -> None:
+        """Remove facts of a room from the log that later ones replace, once they are many."""
+        replaced = self._replaced.get(end.room)
+        if replaced is None or len(replaced) < REPLACED_KEPT:
+            return
+        numbers = replaced.take(MAX_APPEND_ITEMS)
+        try:
+            await self._engine.remove_facts(end.room, end.fence, numbers)
+        except EngineError:
+            replaced.put_back(numbers)
 
     async def _append(self, shared: _SharedRoom, group: Sequence[_Waiting]) -> bool:
         """Append a group; False: this node may not write any more."""

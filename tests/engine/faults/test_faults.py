@@ -148,7 +148,9 @@ async def test_a_server_that_is_full_refuses_as_a_whole_and_keeps_leases() -> No
 
 
 async def test_a_node_of_a_cluster_is_refused() -> None:
-    async with redis_server("--port", str(free_port()), "--cluster-enabled", "yes") as server:
+    async with redis_server(
+        "--port", str(free_port()), "--cluster-enabled", "yes", "--cluster-port", str(free_port())
+    ) as server:
         with pytest.RaisesGroup(pytest.RaisesExc(EngineRefused, match="Cluster"), flatten_subgroups=True):
             await RedisEngine(RedisSettings(server.url, links=PATIENT), "a").run(Heard())
 

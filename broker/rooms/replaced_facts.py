@@ -1,0 +1,64 @@
+"""Which facts of a room's log later ones replace: what is left of the log folds to the same room.
+
+A submission that only writes the checkpoint and records is replaced once each of them was written again. One with
+anything else (an event, a fact of an activity, a key) stays as long as the room's log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from broker.ledger import Item, Key, RecordPut, RecordRemoved, RoomCheckpointed, RoomEnded
+
+__all__ = ["ReplacedFacts"]
+
+_Slot = tuple[str, str, str] | int
+"""What a later item writes over: a record by its names, or the checkpoint of an epoch."""
+
+
+class ReplacedFacts:
+    """The facts of one room, added in the order of the log. O(records of the room) in memory."""
+
+    def __init__(self) -> None:
+        self._written: dict[_Slot, int] = {}
+        """Number of the fact that has written each last."""
+        self._in_force: dict[int, int] = {}
+        """By fact that may be replaced: how much of it is still in force."""
+        self._replaced: list[int] = []
+
+    def __len__(self) -> int:
+        """Return how many facts may be removed now."""
+        return len(self._replaced)
+
+    def add(self, number: int, items: Sequence[Item], keys: Sequence[Key]) -> None:
+        """Take the fact with this number, which holds a submission."""
+        slots = {slot for item in items if (slot := _slot(item)) is not None}
+        if not keys and all(isinstance(item, (RoomCheckpointed, RecordPut, RecordRemoved)) for item in items):
+            self._in_force[number] = len(slots)
+        for slot in slots:
+            before = self._written.get(slot)
+            self._written[slot] = number
+            if before is not None and before in self._in_force:
+                self._in_force[before] -= 1
+                if not self._in_force[before]:
+                    del self._in_force[before]
+                    self._replaced.append(before)
+
+    def take(self, count: int) -> list[int]:
+        """Return up to ``count`` numbers of facts that are to be removed, oldest first, each once."""
+        taken, self._replaced = self._replaced[:count], self._replaced[count:]
+        return taken
+
+    def put_back(self, numbers: Sequence[int]) -> None:
+        """Take that facts could not be removed."""
+        self._replaced[:0] = numbers
+
+
+def _slot(item: Item) -> _Slot | None:
+    match item:
+        case RoomCheckpointed(_, epoch) | RoomEnded(_, epoch):
+            return epoch
+        case RecordPut(kind, subject, name) | RecordRemoved(kind, subject, name):
+            return kind, subject, name
+        case _:
+            return None
