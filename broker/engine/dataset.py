@@ -104,8 +104,8 @@ class MemoryData:
         self._links: dict[str, dict[str, SharedLink]] = {}
         self._next_outbox_id = 0
 
-    def cut_tail(self, room: str, events: int) -> None:
-        """Lose the newest events of a room, and the facts behind them, as a power cut does."""
+    def cut_tail(self, room: str, events: int, facts: int = 0) -> None:
+        """Lose the newest events of a room with the facts behind them, and more facts, as a power cut does."""
         shared = self._rooms[room]
         owner = shared.owner
         assert owner is not None
@@ -113,6 +113,7 @@ class MemoryData:
         shared.log = kept
         last = kept[-1].offset if kept else 0
         shared.facts = [each for each in shared.facts if each.offset <= last]
+        del shared.facts[max(len(shared.facts) - facts, 0) :]
         last_fact = shared.facts[-1].fact if shared.facts else 0
         for digest in [d for d, (_, known) in shared.keys.items() if known.offset > last]:
             del shared.keys[digest]

@@ -57,6 +57,7 @@ __all__ = [
     "Repeated",
     "RoomCheckpointed",
     "RoomEnded",
+    "RoomForgotten",
     "RoomOpened",
     "StoredDirect",
     "StoredEntry",
@@ -258,6 +259,15 @@ class AnswersRemoved(NamedTuple):
     digests: tuple[bytes, ...]
 
 
+class RoomForgotten(NamedTuple):
+    """What a copy has of a room goes, because the log that it is a copy of was lost: its streams with their entries,
+    its records of ``kinds``, and keys, by digest. The hash chain of such a copy cannot be verified any more."""
+
+    room: str
+    kinds: tuple[str, ...]
+    digests: tuple[bytes, ...]
+
+
 class CallAnswered(NamedTuple):
     """A call has its answer, which the submission's key holds. It writes nothing itself: the key gets its time."""
 
@@ -268,6 +278,7 @@ Item = (
     Entry
     | RoomOpened
     | RoomEnded
+    | RoomForgotten
     | RoomCheckpointed
     | DirectEntry
     | DirectAcked

@@ -158,6 +158,12 @@ class StreamRows:
             self._checkpoints.pop(stream.id, None)
             self._connection.execute("DELETE FROM checkpoints WHERE stream = ?", (stream.id,))
 
+    def forget(self, stream: StreamRow) -> None:
+        """Delete a stream of the file, with its checkpoint."""
+        self.end(stream, stream.used_at_ms)
+        del self.changed[stream.room, stream.epoch]
+        self.remove("s.stream = ?", (stream.id,))
+
     def remove(self, where: str, parameters: tuple[Any, ...]) -> int:
         """Delete ended streams; return how many."""
         rows = self._connection.execute(

@@ -39,6 +39,7 @@ from broker.ledger.entries import (
     Repeated,
     RoomCheckpointed,
     RoomEnded,
+    RoomForgotten,
     RoomOpened,
     Submission,
 )
@@ -182,6 +183,8 @@ class Transaction:
                 ended = self.streams.find(room, epoch)
                 if ended is not None:
                     self.streams.end(ended, at_ms)
+            case RoomForgotten(room, kinds, digests):
+                self._forget(room, kinds, digests)
             case CallAnswered():
                 pass
             case EntriesRedacted():
@@ -194,6 +197,20 @@ class Transaction:
                 self.inboxes.remove(user)
             case _:
                 raise TypeError(f"not an item of the ledger: {item!r}")
+
+    def _forget(self, room: str, kinds: tuple[str, ...], digests: tuple[bytes, ...]) -> None:
+        """Delete what the file has of a room; nothing of it may be staged in this transaction."""
+        for stream in self.streams.find_all("s.room = ?", (room,)):
+            self.connection.execute("DELETE FROM entries WHERE stream = ?", (stream.id,))
+            self.streams.forget(stream)
+        for kind in kinds:
+            rows = self.connection.execute("SELECT name FROM records WHERE kind = ? AND subject = ?", (kind, room))
+            for (name,) in rows.fetchall():
+                self.remove_record(kind, room, name)
+        for digest in digests:
+            rows = self.connection.execute("DELETE FROM keys WHERE digest = ? RETURNING crc", (digest,))
+            for (crc,) in rows.fetchall():
+                self.tallies["keys"].remove(crc)
 
     def begin_lineage(self, lineage: bytes, new_epoch: Callable[[], int], at_ms: int) -> int:
         """Begin another history: every open room gets a stream of a new epoch, with its checkpoint, and inbox numbers

@@ -20,6 +20,7 @@ import trio
 from broker.core.nodes.membership import BEAT_S, JOIN_DELAY_S, NodeLease, NodeTable, Peer
 from broker.core.nodes.moves import Moves
 from broker.engine.base import Engine, EngineError, Granted, Held, LogItem, NodeRecord, OwnerRecord
+from broker.rooms.shared_ledger import AGAIN
 from protocol.frames import pack_body, unpack_body
 
 __all__ = ["MARKER_KIND", "RoomOwners", "RoomsOfNode"]
@@ -311,7 +312,7 @@ class RoomOwners:
         """Claim a room with the fence that this node held. An owner's record that names this node is of a claim whose
         answer was lost: it was compared with the fence before, so no other node had the room between."""
         async with self._claiming:
-            fence = self.fences.get(name)
+            held = fence = self.fences.get(name)
             marker = LogItem(0, MARKER_KIND, self._at_ms(), pack_body((self.node,)))
             try:
                 answer: Granted | Held | None = None
@@ -319,6 +320,9 @@ class RoomOwners:
                     answer = await self.engine.claim(name, fence, marker, floor_fence=fence)
                     is_own = isinstance(answer, Held) and answer.owner.node == self.node
                     fence = answer.owner.fence if isinstance(answer, Held) and is_own else None
+                if held is not None and isinstance(answer, Held) and not answer.owner.fence:
+                    # The engine knows nothing of the room: it has lost its data, and this node has them.
+                    answer = await self.engine.claim(name, 0, marker._replace(body=AGAIN), floor_fence=held)
             except EngineError as error:
                 errors.append(error)
                 return

@@ -24,7 +24,7 @@ from broker.engine.base import (
     OutcomeUnknown,
 )
 
-__all__ = ["RoomLog"]
+__all__ = ["AGAIN_S", "RoomLog"]
 
 log = structlog.get_logger("roomcast.room_log")
 
@@ -42,21 +42,30 @@ class RoomLog:
         self.fence = granted.fence
         self.is_open = True
         self._engine = engine
+        self.lost_after = -1
+        """The engine has lost the facts behind this number; -1: it has lost none."""
         self._offset = granted.offset
 
     def go_on(self, granted: Granted) -> bool:
-        """Write under another fence of this node from now on; False: the engine has lost facts."""
-        if granted.is_new or granted.last_fact < self.fact:
-            return False
+        """Write under another fence of this node from now on; False: the engine has lost facts (`lost_after`)."""
         self.fence, self._offset = granted.fence, granted.offset
-        return True
+        if granted.last_fact < self.fact:
+            self.lost_after = granted.last_fact
+        return self.lost_after < 0
+
+    def begin_again(self, fact: int) -> None:
+        """Write on behind ``fact``, where the engine has lost what followed it."""
+        self.fact, self.lost_after = fact, -1
 
     def close(self) -> None:
         """Write no more: this node does not own the room."""
         self.is_open = False
 
     async def append(self, items: Sequence[LogItem], outbox: Sequence[OutboxItem] = ()) -> bool:
-        """Append facts; False: this node may not write any more."""
+        """Append facts; False: this node may not write any more, or the engine has lost facts (`lost_after`).
+
+        Where the engine knows nothing of the room it has lost its data: this node is to claim the room again.
+        """
         is_unknown = False
         while True:
             fence = self.fence
@@ -79,9 +88,13 @@ class RoomLog:
                     if await self._is_there(items):
                         self.fact = answer.last_fact
                         return True
-                if not (isinstance(answer, Fenced) and answer.owner is not None and not self.is_open):
-                    log.warning("a room of this node is another's, or has lost its log", room=self.room)
-                return False
+                if isinstance(answer, Misplaced) and answer.last_fact < self.fact:
+                    self.lost_after, self._offset = answer.last_fact, answer.last_offset
+                    return False
+                if not isinstance(answer, Fenced) or answer.owner is not None:
+                    if self.is_open:
+                        log.warning("a room of this node is another's", room=self.room)
+                    return False
             await trio.sleep(AGAIN_S)
             if not self.is_open and not is_unknown:
                 return False

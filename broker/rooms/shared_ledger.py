@@ -14,7 +14,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from broker.ledger import (
     RecordRemoved,
     RoomCheckpointed,
     RoomEnded,
+    RoomForgotten,
     RoomOpened,
     SubmitResult,
 )
@@ -51,7 +53,7 @@ from broker.ledger.entries import Submission
 from broker.ledger.lock import is_left
 from broker.rooms import combo_records, highlight_records, key_records, score_records
 from broker.rooms.replaced_facts import ReplacedFacts
-from broker.rooms.room_log import RoomLog
+from broker.rooms.room_log import AGAIN_S, RoomLog
 from protocol.frames import pack_body, unpack_body
 
 __all__ = ["SUBMISSION_KIND", "SharedLedger", "pack_submission", "read_submission", "room_of"]
@@ -62,6 +64,11 @@ SUBMISSION_KIND = 1100
 """Kind of the facts of a room's log that are submissions."""
 MAX_GROUP = 64
 """Submissions of one append."""
+AGAIN = b"again"
+"""Body of the first entry of a log that is written again, because the engine has lost its data. The note of the room
+says once it is whole."""
+MAX_KEPT_BYTES = 256 * 1024 * 1024
+"""Facts that are kept in memory, to be written again where the engine loses its data: of all rooms of this node."""
 REPLACED_KEPT = 64
 """Facts that later ones replace stay until they are so many: they are removed together."""
 PAGE = 200
@@ -145,6 +152,11 @@ class SharedLedger(Ledger):
         """By room: the number of the last fact that the copy has."""
         self._replaced: dict[str, ReplacedFacts] = {}
         """By room: the facts of its log that may be removed."""
+        self._bodies: dict[str, dict[int, bytes]] = {}
+        """By room of this node: the facts of its log, by number."""
+        self._kept_bytes = 0
+        self._foundings: dict[str, bytes] = {}
+        """By room: which log the copy is of, as the note of the room says."""
         self._nursery: trio.Nursery | None = None
         self._queued = 0
         self.on_lost: Callable[[str], None] = lambda room: None
@@ -196,23 +208,38 @@ class SharedLedger(Ledger):
 
     async def open(self, name: str, granted: Granted) -> bool:
         """Take over what the log of a room has beyond the copy; from then on this node writes it. False: it cannot."""
-        fact = self._applied.get(name, 0)
-        if self._nursery is None or granted.last_fact < fact:
-            log.error("the engine has lost records of a room", room=name, kept=fact, found=granted.last_fact)
+        record = await self._engine.owner(name)
+        founding = b"" if record is None else record.note
+        if not founding and not granted.is_new and await self._is_incomplete(name):
+            log.error("the engine has lost its data, and the owner of a room died while it wrote it again", room=name)
+            return False
+        applied = self._applied.get(name, 0)
+        is_other = bool(applied) and (granted.is_new or founding != self._foundings.get(name, b""))
+        if self._nursery is None or (granted.last_fact < applied and not is_other):
+            log.error("the engine has lost records of a room", room=name, kept=applied, found=granted.last_fact)
             return False
         await super().flush()
+        if is_other:
+            log.error("the engine has lost its data: what this node had of a room is dropped", room=name)
+            await self._forget(name, ())
+            applied = self._applied[name] = 0
+        self._foundings[name] = founding
+        self._begin_log(name)
+        fact = 0
         while fact < granted.last_fact:
             found = await self._engine.read_facts(name, fact, PAGE)
             if not found:  # those that later ones replace were removed, but never the newest
                 log.error("the log of a room has lost its end", room=name, after=fact)
                 return False
+            if is_other:
+                await self._forget(name, [key.digest for each in found for key in read_submission(each.body)[1]])
             for each in found:
                 items, keys = read_submission(each.body)
                 kept = tuple(item for item in items if not isinstance(item, OutboxEntry))
-                if kept and not await self._apply(kept, keys, _ignore):
+                if each.fact > applied and kept and not await self._apply(kept, keys, _ignore):
                     return False
                 fact = each.fact
-                self._take(name, fact, items, keys)
+                self._take(name, fact, each.body, items, keys)
         await super().flush()
         self.busy.discard(name)
         if self.load is not None and await self.load(name):
@@ -225,7 +252,11 @@ class SharedLedger(Ledger):
     def go_on(self, name: str, granted: Granted) -> bool:
         """Write a room under another fence of this node; False: the engine has lost some of it."""
         shared = self._logs.get(name)
-        return shared is not None and shared.end.go_on(granted)
+        if shared is None:
+            return False
+        is_whole = shared.end.go_on(granted)
+        shared.work.set()
+        return is_whole or name in self._bodies
 
     async def settle(self, name: str) -> None:
         """Wait until what was submitted for a room is written, for `SETTLE_S` at most."""
@@ -256,6 +287,7 @@ class SharedLedger(Ledger):
         """Write no more for a room: what waits is refused."""
         self.busy.discard(name)
         shared = self._logs.pop(name, None)
+        self._drop_bodies(name)
         if shared is not None:
             shared.end.close()
             shared.work.set()
@@ -273,22 +305,24 @@ class SharedLedger(Ledger):
         """Append what waits, group by group, until the room is another node's."""
         end = shared.end
         while end.is_open:
+            if end.lost_after >= 0:
+                if not await self._write_again(shared, end.lost_after):
+                    break
+                continue
             if not shared.waiting:
                 shared.work = trio.Event()
                 await shared.work.wait()
                 continue
-            group: list[_Waiting] = []
-            nbytes = 0
-            for waiting in shared.waiting:
-                nbytes += len(waiting.body)
-                if group and (nbytes > MAX_APPEND_BYTES or len(group) == MAX_GROUP):
-                    break
-                group.append(waiting)
+            first = list(islice(shared.waiting, MAX_GROUP))
+            group = first[: len(next(_groups([waiting.body for waiting in first])))]
             if not await self._append(shared, group):
+                if end.lost_after >= 0:
+                    continue
                 break
             for waiting in group:
                 shared.waiting.popleft()
-                self._take(end.room, self._applied.get(end.room, 0) + 1, waiting.items, waiting.keys)
+                number = self._applied.get(end.room, 0) + 1
+                self._take(end.room, number, waiting.body, waiting.items, waiting.keys)
                 if not await self._apply(waiting.items, waiting.keys, waiting.on_done):
                     waiting.on_done(LedgerError(FailureKind.CLOSED, "the copy of the log cannot be written"))
                 self._queued -= 1
@@ -296,10 +330,76 @@ class SharedLedger(Ledger):
             await self._remove_replaced(end)
         self._refuse(shared)
 
-    def _take(self, room: str, number: int, items: Sequence[Item], keys: Sequence[Key]) -> None:
+    async def _write_again(self, shared: _SharedRoom, after: int) -> bool:
+        """Write what the engine has lost of a room, from memory; False: it cannot be."""
+        end, room = shared.end, shared.end.room
+        bodies = self._bodies.get(room)
+        if bodies is None:
+            log.error("the engine has lost records of a room, and they are too many to be in memory", room=room)
+            return False
+        self._begin_log(room)
+        for number in [number for number in bodies if number <= after]:
+            body = bodies.pop(number)
+            self._take(room, number, body, *read_submission(body))
+        end.begin_again(after)
+        now_ms = self._unix_ms()
+        outbox = [OutboxItem(WORK_TOPIC, "", "", now_ms, b"")] if shared.has_work and not after else []
+        for group in _groups(list(bodies.values())):
+            before = end.fact
+            if not await end.append([LogItem(None, SUBMISSION_KIND, now_ms, body) for body in group], outbox):
+                log.error("a room that the engine has lost could not be written again", room=room)
+                return False
+            outbox = []
+            for number, body in enumerate(group, before + 1):
+                self._take(room, number, body, *read_submission(body))
+        if not after:
+            founding = b"%d" % end.fence
+            while end.is_open:
+                try:
+                    refused = await self._engine.note(room, end.fence, founding)
+                except EngineError:
+                    await trio.sleep(AGAIN_S)
+                else:
+                    if refused is not None:
+                        return False
+                    break
+            self._foundings[room] = founding
+        log.error("the engine has lost its data: a room was written again", room=room, facts=len(bodies), after=after)
+        return True
+
+    async def _is_incomplete(self, room: str) -> bool:
+        """Return whether a log without a note is one that was to be written again."""
+        first = await self._engine.read_log(room, 0, 0, 1)
+        return bool(first) and first[0].body == AGAIN
+
+    async def _forget(self, room: str, digests: Sequence[bytes]) -> None:
+        """Drop what the copy has of a room, or (with digests) those keys."""
+        kinds = () if digests else tuple(_ROOM_KINDS)
+        await super().flush()
+        super().record((RoomForgotten("" if digests else room, kinds, tuple(digests)),), _ignore)
+        await super().flush()
+
+    def _begin_log(self, room: str) -> None:
+        """Begin to note the facts of a room's log, from the first one on."""
+        self._drop_bodies(room)
+        self._bodies[room] = {}
+        self._replaced[room] = ReplacedFacts()
+
+    def _drop_bodies(self, room: str) -> None:
+        self._kept_bytes -= sum(map(len, self._bodies.pop(room, {}).values()))
+
+    def _take(self, room: str, number: int, body: bytes, items: Sequence[Item], keys: Sequence[Key]) -> None:
         """Note that the copy has a fact of a room."""
         self._applied[room] = number
-        self._replaced.setdefault(room, ReplacedFacts()).add(number, items, keys)
+        self._replaced[room].add(number, items, keys)
+        bodies = self._bodies.get(room)
+        if bodies is None:
+            return
+        bodies[number] = body
+        self._kept_bytes += len(body)
+        if self._kept_bytes > MAX_KEPT_BYTES:
+            log.warning("records of a room are not kept in memory: it cannot be written again", room=room)
+            self._drop_bodies(room)
 
     async def _remove_replaced(self, end: RoomLog) -> None:
         """Remove facts of a room from the log that later ones replace, once they are many."""
@@ -311,6 +411,10 @@ class SharedLedger(Ledger):
             await self._engine.remove_facts(end.room, end.fence, numbers)
         except EngineError:
             replaced.put_back(numbers)
+            return
+        bodies = self._bodies.get(end.room, {})
+        for number in numbers:
+            self._kept_bytes -= len(bodies.pop(number, b""))
 
     async def _append(self, shared: _SharedRoom, group: Sequence[_Waiting]) -> bool:
         """Append a group; False: this node may not write any more."""
@@ -336,6 +440,18 @@ class SharedLedger(Ledger):
             except Exception:
                 log.exception("a refusal could not be taken", room=room)
         shared.waiting.clear()
+
+
+def _groups(bodies: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Yield what goes into one append each."""
+    start = nbytes = 0
+    for index, body in enumerate(bodies):
+        nbytes += len(body)
+        if index > start and (nbytes > MAX_APPEND_BYTES or index - start == MAX_GROUP):
+            yield bodies[start:index]
+            start, nbytes = index, len(body)
+    if start < len(bodies):
+        yield bodies[start:]
 
 
 def _is_of_activity(item: Item) -> bool:

@@ -113,6 +113,35 @@ async def test_a_rain_is_shared_out_exactly_when_its_owner_is_killed(
         print(f"\n{owner} was killed, and {heir} owned its room after {taken_s:.1f} s")
 
 
+async def test_a_rain_goes_on_when_the_server_loses_its_data(tmp_path: Path) -> None:
+    """The living owner writes its rooms again; then it is killed, and the next one has all of it."""
+    async with redis_server(*AOF) as redis, shared_processes(3, redis, tmp_path) as shared:
+        shares: dict[str, int] = {}
+        async with open_client(shared.url, "dev:shop:app") as shop:
+            await shop.call("rooms.open", room="live")
+            await shop.call(
+                "packets.create", room="live", id="p1", order_id="o-1", total_cents=10_000, count=40, key="p1"
+            )
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(grab_share, shared, f"early{number}", "live", shares)
+        owner = await shared.owner_of("live")
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(grab_share, shared, f"while{number}", "live", shares)
+            await redis.ask("FLUSHALL")
+        await shared.until_logged("the engine has lost its data: a room was written again")
+        assert await shared.owner_of("live") == owner
+        os.kill(shared.pids[owner], signal.SIGKILL)
+        await shared.next_owner("live", owner)
+        async with trio.open_nursery() as nursery:
+            for number in range(30):
+                nursery.start_soon(grab_share, shared, f"late{number}", "live", shares)
+        assert sum(shares.values()) == 10_000
+        assert sum(cents > 0 for cents in shares.values()) == 40
+        assert all(cents for user, cents in shares.items() if not user.startswith("late"))
+
+
 async def test_a_rolling_restart_keeps_rooms_and_refuses_nobody(tmp_path: Path) -> None:
     async with redis_server(*AOF) as redis, shared_processes(3, redis, tmp_path) as shared:
         async with open_client(shared.url, "dev:host:host") as host, open_client(shared.url, "dev:ann") as ann:

@@ -37,6 +37,7 @@ from broker.ledger import (
     Retention,
     RoomCheckpointed,
     RoomEnded,
+    RoomForgotten,
     RoomOpened,
     StoredOutbox,
     database_path,
@@ -486,3 +487,24 @@ def test_the_late_end_of_a_stream_that_was_never_written_ends_no_other(store: Fa
         assert reader.ended_rooms(0) == {}
     finally:
         reader.close()
+
+
+def test_a_room_that_is_forgotten_leaves_the_others_and_can_be_written_anew(store: FaultyStore) -> None:
+    key, other = make_key("k"), make_key("other")
+    for room, of_room in (("lobby", key), ("stage", other)):
+        store.commit([
+            Submission((RoomOpened(room, 7, 1),)),
+            Submission((Entry(room, 7, 0, 4, 2, b"news"), RecordPut("room.keys", room, "a", 2, b"x")), (of_room,)),
+            Submission((RoomCheckpointed(room, 7, 3, b"totals"),)),
+        ])  # fmt: skip
+    store.commit([Submission((RoomForgotten("lobby", ("room.keys",), (key.digest,)),))])
+    reader = Reader(store.path)
+    try:
+        assert [(room.room, room.last_offset) for room in reader.rooms()] == [("stage", 1)]
+        assert [each.subject for each in reader.records("room.keys")] == ["stage"]
+        assert reader.first_result(key.digest) is None
+        assert reader.first_result(other.digest) is not None
+    finally:
+        reader.close()
+    again = Submission((Entry("lobby", 7, 0, 4, 4, b"other"),), (key,))
+    assert store.commit([again]) == [Committed((1,))]

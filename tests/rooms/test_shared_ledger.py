@@ -7,10 +7,22 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
+import trio.testing
 
 from broker.engine.base import Engine, Granted, OwnerRecord
-from broker.ledger import Committed, Entry, Item, Key, LedgerResult, Reader, RoomCheckpointed, RoomOpened, make_key
-from broker.rooms.shared_ledger import REPLACED_KEPT, SharedLedger
+from broker.ledger import (
+    Committed,
+    Entry,
+    Item,
+    Key,
+    LedgerResult,
+    Reader,
+    Repeated,
+    RoomCheckpointed,
+    RoomOpened,
+    make_key,
+)
+from broker.rooms.shared_ledger import AGAIN, REPLACED_KEPT, SharedLedger
 from tests.support.engines import MARKER, memory_lab
 from tests.support.until import until
 
@@ -33,6 +45,19 @@ async def own(engine: Engine, ledger: SharedLedger) -> Granted:
     assert isinstance(granted, Granted)
     assert await ledger.open(ROOM, granted)
     return granted
+
+
+async def own_again(engine: Engine, ledger: SharedLedger, held: int) -> None:
+    """Claim the room of which the engine knows nothing, as a node does that had it under the fence ``held``."""
+    granted = await engine.claim(ROOM, 0, MARKER._replace(body=AGAIN), floor_fence=held)
+    assert isinstance(granted, Granted)
+    assert granted.is_new
+    assert ledger.go_on(ROOM, granted)
+
+
+async def texts(ledger: SharedLedger) -> list[bytes]:
+    """Return the announcements that the copy of a node has."""
+    return [each.body for each in await ledger.ask(Reader.latest, ROOM, 7, 0, 100)]
 
 
 async def submit(ledger: SharedLedger, *items: Item, keys: tuple[Key, ...] = ()) -> LedgerResult:
@@ -61,11 +86,83 @@ async def test_another_owner_folds_what_is_left_of_the_log_to_the_same_room(tmp_
             assert len(left) <= REPLACED_KEPT + 4
             assert left[-1].fact == 3 * REPLACED_KEPT + 3
             await own(b, second)
-            entries = [each.body for each in await second.ask(Reader.latest, ROOM, 7, 0, 10)]
-            assert entries == [b"one", b"two"]
+            assert await texts(second) == [b"one", b"two"]
             first_use = await second.ask(Reader.first_result, make_key("k").digest)
             assert first_use is not None
             assert first_use.offset == 1
             assert await submit(second, announced(b"three")) == Committed((3,))
             await own(a, first)  # it goes on behind what it had
             assert await submit(first, announced(b"four")) == Committed((4,))
+
+
+async def test_the_owner_writes_a_room_again_that_the_engine_has_lost(tmp_path: Path) -> None:
+    """Nobody notices: offsets and keys go on; another node that had the room before drops what it had."""
+    async with memory_lab() as lab:
+        a, b = [(await lab.open(name))[0] for name in "ab"]
+        async with running_ledger(tmp_path / "a", a) as first, running_ledger(tmp_path / "b", b) as second:
+            await own(b, second)
+            await submit(second, RoomOpened(ROOM, 7, 1))
+            await submit(second, announced(b"one"), keys=(make_key("one"),))
+            granted = await own(a, first)
+            second.close(ROOM)
+            for number in range(2 * REPLACED_KEPT):  # the facts before are not numbered without holes any more
+                await submit(first, RoomCheckpointed(ROOM, 7, 1, b"%d" % number))
+            await submit(first, announced(b"two"), keys=(make_key("two"),))
+            await lab.flush()
+            found: list[LedgerResult] = []
+            first.record((announced(b"three"),), found.append)
+            await trio.testing.wait_all_tasks_blocked()
+            assert found == []  # nothing is acknowledged that is nowhere
+            await own_again(a, first, granted.fence)
+            await until(lambda: found)
+            assert found == [Committed((3,))]
+            assert isinstance(await submit(first, announced(b"two"), keys=(make_key("two"),)), Repeated)
+            await own(b, second)
+            assert await texts(second) == [b"one", b"two", b"three"]
+            assert isinstance(await submit(second, announced(b"one"), keys=(make_key("one"),)), Repeated)
+            assert await submit(second, announced(b"four")) == Committed((4,))
+            await own(a, first)
+            assert await texts(first) == [b"one", b"two", b"three", b"four"]
+
+
+async def test_the_end_of_a_log_that_the_engine_has_lost_is_written_again(tmp_path: Path) -> None:
+    """As after a power cut with everysec."""
+    async with memory_lab() as lab:
+        a, b = [(await lab.open(name))[0] for name in "ab"]
+        async with running_ledger(tmp_path / "a", a) as first, running_ledger(tmp_path / "b", b) as second:
+            await own(a, first)
+            await submit(first, RoomOpened(ROOM, 7, 1))
+            for text in (b"one", b"two", b"three"):
+                await submit(first, announced(text))
+            lab.bus.data.cut_tail(ROOM, 0, facts=2)
+            assert await submit(first, announced(b"four")) == Committed((4,))
+            assert [each.fact for each in await a.read_facts(ROOM, 0, 100)] == [1, 2, 3, 4, 5]
+            await own(b, second)
+            assert await texts(second) == [b"one", b"two", b"three", b"four"]
+
+
+async def test_a_log_whose_owner_died_while_it_wrote_it_again_is_owned_by_nobody(tmp_path: Path) -> None:
+    async with memory_lab() as lab:
+        a, b = [(await lab.open(name))[0] for name in "ab"]
+        async with running_ledger(tmp_path / "b", b) as second:
+            granted = await a.claim(ROOM, 0, MARKER._replace(body=AGAIN))
+            assert isinstance(granted, Granted)
+            taken = await b.claim(ROOM, granted.fence, MARKER)
+            assert isinstance(taken, Granted)
+            assert not await second.open(ROOM, taken)
+            await b.note(ROOM, taken.fence, b"%d" % granted.fence)
+            assert await second.open(ROOM, taken)
+
+
+async def test_a_room_of_which_nobody_has_the_memory_begins_anew(tmp_path: Path) -> None:
+    async with memory_lab() as lab:
+        b = (await lab.open("b"))[0]
+        async with running_ledger(tmp_path / "b", b) as second:
+            await own(b, second)
+            await submit(second, RoomOpened(ROOM, 7, 1))
+            await submit(second, announced(b"one"))
+            second.close(ROOM)
+            await lab.flush()
+            await own(b, second)
+            assert await texts(second) == []
+            assert await submit(second, announced(b"other")) == Committed((1,))
