@@ -290,6 +290,7 @@ _REACHES = {
     Via.HOST_COUNTER: "staff: moderators, assistants, hosts, the platform (lane 4)",
     Via.OWN_COUNTER: "the links of one user in the room (lane 4)",
     Via.DIRECT: "one user, must-deliver",
+    Via.LIVE: "one user's open links, not kept",
 }
 
 

@@ -286,6 +286,8 @@ class ErrorCode(IntEnum):
     """The text is no code of this pool."""
     UNKNOWN_ACTION = 116
     """No action of this id can be undone."""
+    UNKNOWN_CONVERSATION = 117
+    """There is no conversation of this id with the caller, or with the user that a backend names."""
 
     NOT_ALLOWED = 201
     """The role may not do this."""
@@ -334,6 +336,8 @@ class ErrorCode(IntEnum):
     """The room takes no texts with links."""
     NOT_UNIQUE = 229
     """The room takes no text twice, whoever says it."""
+    TOO_MANY_MEMBERS = 230
+    """The group, the user or the broker has as many members, conversations or blocked users as it may."""
 
     RATE_LIMITED = 301
     ROOM_FULL = 302

@@ -252,7 +252,7 @@ OPCODE_LANES: dict[Opcode, frozenset[Lane]] = {
     Opcode.EVENT: frozenset({Lane.CONTROL, Lane.COMMERCE, Lane.PAID, Lane.AMBIENT}),
     Opcode.TICK: frozenset({Lane.CHAT}),
     Opcode.STATE: frozenset({Lane.AMBIENT}),
-    Opcode.DIRECT: frozenset({Lane.COMMERCE}),
+    Opcode.DIRECT: frozenset({Lane.COMMERCE, Lane.AMBIENT}),
 }
 """Lanes that a frame of a server may have, by opcode; frames of a client have lane 0."""
 

@@ -66,6 +66,8 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.NOT_UNIQUE: 409,
     ErrorCode.SLOW_MODE: 429,
     ErrorCode.UNKNOWN_ACTION: 404,
+    ErrorCode.UNKNOWN_CONVERSATION: 404,
+    ErrorCode.TOO_MANY_MEMBERS: 409,
     ErrorCode.NOT_OPEN: 409,
     ErrorCode.ALL_RESERVED: 409,
     ErrorCode.NOT_RESERVED: 409,

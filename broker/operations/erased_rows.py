@@ -39,6 +39,7 @@ from broker.rooms.combo_records import combo_of, combo_record
 from broker.rooms.key_records import KIND as KEY
 from broker.rooms.score_records import KIND as SCORE
 from broker.rooms.score_records import erased_items
+from broker.users import conversation_records
 from broker.users.revocations import KIND as REVOCATION
 from broker.users.settings import PREFERENCES, TAGS
 from broker.webhooks.events import event_fields, redacted_body
@@ -163,6 +164,9 @@ def records_page(reader: Reader, erasure: Erasure, at_ms: int, after: tuple[str,
 def _record_items(record: StoredRecord, erasure: Erasure) -> Iterator[Item]:
     kind, subject, name, at_ms, body = record
     if kind == ERASURE_KIND:
+        return
+    if kind in conversation_records.KINDS:
+        yield from conversation_records.erased_items(record, erasure.tenant, erasure.user, erasure.pseudonym)
         return
     if kind in _OF_USERS:
         is_own = subject == erasure.qualified

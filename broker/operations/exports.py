@@ -2,7 +2,8 @@
 
 What there is, in this order: preferences, tags, the revocation of the user's tokens, sanctions, keys of rooms that the
 user owns, must-deliver messages whatever their state, the events of rooms by the user (for gifts: those the user gave)
-within the ledger's retention, and the user's messages that were held for review, and reports. Deleted events have no
+within the ledger's retention, the user's messages that were held for review, and reports,
+and the messages that the user has sent in conversations. Deleted events have no
 content here either.
 
 A page has at most `PAGE_BYTES` of content, and inspects a bounded part of the ledger: it may be shorter than asked for,
@@ -30,6 +31,7 @@ from broker.operations.kept import ask, required
 from broker.operations.parts import Handler, Parts
 from broker.operations.rooms import plain_value
 from broker.rooms.key_records import KIND as KEY
+from broker.users.conversation_records import MESSAGE, message_of
 from broker.users.revocations import KIND as REVOCATION
 from broker.users.sanction_records import ACTION_KIND as SANCTION_ACTION
 from broker.users.sanction_records import KIND as SANCTION
@@ -40,6 +42,7 @@ from protocol.codes import ErrorCode, Lane, MessageType
 from protocol.errors import RemoteProtocolError
 from protocol.frames import unpack_body
 from protocol.json_depth import parse_json
+from protocol.json_values import as_json
 from protocol.messages import Event
 from protocol.operations.users import ExportedItem, ExportKind, ExportUser, UserExport
 from protocol.payloads import GiftPayload, payload_record
@@ -240,6 +243,20 @@ def _body(packed: bytes) -> Any:
     return body or None
 
 
+def _messages(reader: Reader, user: str, place: Place) -> Iterator[_Found]:
+    tenant, author = tenant_of(user), plain_name(user)
+    after = (qualify(tenant, str(place[0])), str(place[1])) if place else ("", "")
+    while page := reader.records(MESSAGE, text=author, after=after, limit=CHUNK):
+        for record in page:
+            body = _body(record.body)
+            if body is None or tenant_of(record.subject) != tenant or body[1] != author:
+                continue
+            about, data = {"conversation": plain_name(record.subject)}, plain_value(as_json(message_of(body)))
+            item = ExportedItem(ExportKind.MESSAGE, None, str(body[0]), record.at_ms, about, data=data)
+            yield _Found(item, len(record.body), (plain_name(record.subject), record.name))
+        after = page[-1].subject, page[-1].name
+
+
 def _held(reader: Reader, user: str, place: Place) -> Iterator[_Found]:
     tenant, author = tenant_of(user), plain_name(user)
     seq, done = (int(place[0]), int(place[1])) if place else (0, 0)
@@ -299,6 +316,7 @@ _SECTIONS = (
     _SectionKind(_directs, (int,)),
     _SectionKind(_events, (int,)),
     _SectionKind(_held, (int, int)),
+    _SectionKind(_messages, (str, str)),
 )
 
 

@@ -20,6 +20,7 @@ from broker.rooms.locks import Locks
 from broker.rooms.room import Room
 from broker.rooms.room_store import RoomStore
 from broker.rooms.word_lists import OwnLists
+from broker.users.conversations import Conversations
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
 from broker.users.revocations import Revocations
@@ -85,6 +86,8 @@ class Parts:
     erasures: Erasures | None = None
     """None where nothing is kept."""
     room_store: RoomStore | None = None
+    """None where nothing is kept."""
+    conversations: Conversations | None = None
     """None where nothing is kept."""
     lottery_proofs: LotteryProofs = field(default_factory=LotteryProofs)
 

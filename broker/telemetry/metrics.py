@@ -121,6 +121,11 @@ def _of_part(name: str, help: str, part: str, path: str, *sources: str) -> Metri
     return Metric(f"roomcast_{name}_total", "counter", help, read, sources)
 
 
+def _gauge_of_part(name: str, help: str, part: str, path: str, *sources: str) -> Metric:
+    """Return a row as `_of_part`, of a state."""
+    return _of_part(name, help, part, path, *sources)._replace(name=f"roomcast_{name}", kind="gauge")
+
+
 def _of_webhooks(name: str, kind: Kind, help: str, attribute: str, *sources: str) -> Metric:
     """Return a row with a number for each endpoint; none where the broker has no ledger."""
 
@@ -325,6 +330,18 @@ METRICS: tuple[Metric, ...] = (
     _counter("moderation_hints", "Keyword hints to staff.", "hub.hints.hinted", "broker.rooms.hints:hinted"),
     _counter("moderation_replies", "Keyword hints that the platform's bot has posted.", "hub.hints.replied",
              "broker.rooms.hints:replied"),
+    # Conversations.
+    _of_part("conversations_sent", "Messages of conversations that were sent.", "conversations", "sent",
+             "broker.users.conversations:sent"),
+    _of_part("conversations_recalled", "Messages of conversations that were taken back.", "conversations", "recalled",
+             "broker.users.conversations:recalled"),
+    _of_part("conversations_not_pushed", "Messages that members of large groups were not shown at once.",
+             "conversations", "not_pushed", "broker.users.conversations:not_pushed"),
+    _gauge_of_part("conversations", "Conversations.", "conversations", "kept"),
+    _gauge_of_part("conversation_members", "Members of all conversations.", "conversations", "table.memberships",
+                   "broker.core.users.conversations:memberships"),
+    _gauge_of_part("conversation_pushes_waiting", "Messages of large groups that wait to be shown.", "conversations",
+                   "waiting_pushes"),
     # Fan-out.
     _counter("fanout_writes", "Writes to members.", "fanout.writes", f"{_FANOUT}:writes"),
     _counter("fanout_deliveries", "Contents delivered to members.", "fanout.deliveries", f"{_FANOUT}:deliveries"),

@@ -16,6 +16,7 @@ from ..messages import ActivityView
 from ..payloads import ActivityPayload, payload_record
 from . import (
     audiences,
+    conversations,
     coupons,
     highlights,
     lotteries,
@@ -52,6 +53,7 @@ __all__ = [
 
 ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
     *audiences.ROWS,
+    *conversations.ROWS,
     *lotteries.ROWS,
     *mic.ROWS,
     *moderation.ROWS,
@@ -70,6 +72,7 @@ ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
 )
 REPORTS: tuple[EventRow, ...] = (
     *audiences.REPORTS,
+    *conversations.REPORTS,
     *lotteries.REPORTS,
     *mic.REPORTS,
     *pk.REPORTS,

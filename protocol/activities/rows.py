@@ -24,6 +24,8 @@ class Via(Enum):
     """As COUNTER, to the connections of one user in the room alone."""
     DIRECT = "direct"
     """To one user, as a must-deliver message."""
+    LIVE = "live"
+    """To the open links of one user: a DIRECT with the id 0, which nothing keeps."""
 
 
 class ActivityEventRow(NamedTuple):

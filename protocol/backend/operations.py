@@ -7,6 +7,7 @@ from .subjects.activities import ActivitiesCalls, AsyncActivitiesCalls
 from .subjects.app import AppCalls, AsyncAppCalls
 from .subjects.audiences import AsyncAudiencesCalls, AudiencesCalls
 from .subjects.broker import AsyncBrokerCalls, BrokerCalls
+from .subjects.conversations import AsyncConversationsCalls, ConversationsCalls
 from .subjects.countdowns import AsyncCountdownsCalls, CountdownsCalls
 from .subjects.coupons import AsyncCouponsCalls, CouponsCalls
 from .subjects.dictionaries import AsyncDictionariesCalls, DictionariesCalls
@@ -52,6 +53,7 @@ class OperationCalls:
         self.packets = PacketsCalls(call)
         self.rains = RainsCalls(call)
         self.coupons = CouponsCalls(call)
+        self.conversations = ConversationsCalls(call)
         self.gifts = GiftsCalls(call)
         self.rankings = RankingsCalls(call)
         self.lotteries = LotteriesCalls(call)
@@ -86,6 +88,7 @@ class AsyncOperationCalls:
         self.packets = AsyncPacketsCalls(call)
         self.rains = AsyncRainsCalls(call)
         self.coupons = AsyncCouponsCalls(call)
+        self.conversations = AsyncConversationsCalls(call)
         self.gifts = AsyncGiftsCalls(call)
         self.rankings = AsyncRankingsCalls(call)
         self.lotteries = AsyncLotteriesCalls(call)

@@ -54,6 +54,33 @@ from ..operations.brokers import (
     RotatedKeys,
     RotateKeys,
 )
+from ..operations.conversations import (
+    BlockedUser,
+    BlockedUsers,
+    BlockUser,
+    ChangedMembers,
+    ChangeMembers,
+    ConversationHistory,
+    ConversationView,
+    ConversationViews,
+    CreateConversation,
+    CreatedConversation,
+    GetConversation,
+    ListBlocked,
+    ListConversationMembers,
+    ListConversations,
+    MemberPositions,
+    OpenConversation,
+    OwnPosition,
+    ReadHistory,
+    RecalledMessage,
+    RecallMessage,
+    ReportPosition,
+    SendMessage,
+    SentMessage,
+    ShowTyping,
+    TypingShown,
+)
 from ..operations.coupons import (
     CheckCoupon,
     CheckedCoupon,
@@ -545,6 +572,45 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["coupons.close"] | ClosePool, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ClosedPool: ...
+    @overload
+    async def __call__(self, operation: Literal["conversations.open"] | OpenConversation, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ConversationView: ...
+    @overload
+    async def __call__(self, operation: Literal["conversations.send"] | SendMessage, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SentMessage: ...
+    @overload
+    async def __call__(self, operation: Literal["conversations.report_position"] | ReportPosition, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> OwnPosition: ...
+    @overload
+    async def __call__(self, operation: Literal["conversations.recall"] | RecallMessage, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RecalledMessage: ...
+    @overload
+    async def __call__(self, operation: Literal["conversations.show_typing"] | ShowTyping, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> TypingShown: ...
+    @overload
+    async def __call__(self, operation: Literal["conversations.history"] | ReadHistory, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ConversationHistory: ...
+    @overload
+    async def __call__(self, operation: Literal["conversations.list"] | ListConversations, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ConversationViews: ...
+    @overload
+    async def __call__(self, operation: Literal["conversations.block"] | BlockUser, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> BlockedUser: ...
+    @overload
+    async def __call__(self, operation: Literal["conversations.blocked"] | ListBlocked, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> BlockedUsers: ...
+    @overload
+    async def __call__(self, operation: Literal["conversations.create"] | CreateConversation, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> CreatedConversation: ...
+    @overload
+    async def __call__(self, operation: Literal["conversations.set_members"] | ChangeMembers, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ChangedMembers: ...
+    @overload
+    async def __call__(self, operation: Literal["conversations.members"] | ListConversationMembers, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MemberPositions: ...
+    @overload
+    async def __call__(self, operation: Literal["conversations.get"] | GetConversation, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ConversationView: ...
     @overload
     async def __call__(self, operation: Literal["gifts.refund"] | RefundGift, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RefundedGift: ...

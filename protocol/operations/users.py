@@ -182,6 +182,8 @@ class ExportKind(IntEnum):
     """A message of the user that was held for review, whatever was decided."""
     REPORT = 9
     """A report of the user about a message of another one; ``data``: its reason."""
+    MESSAGE = 10
+    """A message of a conversation that the user has sent; ``about``: id of the conversation."""
 
 
 class ExportUser(NamedTuple):

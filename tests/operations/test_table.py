@@ -140,6 +140,7 @@ async def test_every_row_answers_with_its_own_record(directory: Path) -> None:
     api = {**API, "key_file": str(directory / "keys.toml")}
     async with durable_broker(directory, webhooks=hooks, api=api) as broker:
         await call(broker, "rooms.open", "live-1")
+        await call(broker, "conversations.create", "tea", "Tea", ("ann", "bob"))
         for row in OPERATIONS:
             if row.name in (
                 "app.call",
@@ -169,7 +170,9 @@ async def test_every_row_answers_with_its_own_record(directory: Path) -> None:
                 "dictionaries.use",
                 "polls.reveal",
                 "quizzes.cancel",
-            ) or (row.scope is None and row.room):
+                "conversations.send",
+                "conversations.recall",
+            ) or (row.scope is None and (row.room or row.subject == "conversations")):
                 continue
             request, caller = row.example[0], backend(Scope.ADMIN, key=key_of(row))
             if row.name == "users.erase_state":

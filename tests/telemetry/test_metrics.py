@@ -83,6 +83,8 @@ NOT_COUNTERS = {
     "broker.engine.dataset:expired": "state of an inbox that readers get",
     "broker.engine.dataset:last": "number of a message to a user",
     "broker.ledger.stream_rows:next_number": "number of a stream",
+    "broker.core.users.conversations:next": "offset in a conversation",
+    "broker.core.users.conversations:unread": "state that a user gets",
     "broker.core.nodes.restarts:total": "processes of a supervisor, which has no broker",
 }
 """Public attributes that grow by additions and count nothing that an operator would watch."""

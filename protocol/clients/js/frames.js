@@ -16,7 +16,7 @@ const AMBIENT = 4;
 const COMMERCE = 1;
 const names = Object.fromEntries(Object.entries(OPCODES).map(([name, number]) => [number, name]));
 const lanes = new Map([
-  [OPCODES.EVENT, [0, 1, 2, AMBIENT]], [OPCODES.TICK, [CHAT]], [OPCODES.STATE, [AMBIENT]], [OPCODES.DIRECT, [COMMERCE]],
+  [OPCODES.EVENT, [0, 1, 2, AMBIENT]], [OPCODES.TICK, [CHAT]], [OPCODES.STATE, [AMBIENT]], [OPCODES.DIRECT, [COMMERCE, AMBIENT]],
 ]);
 const CONTROL_ONLY = [0];
 

@@ -25,7 +25,7 @@ export const RECORDS = {
 };
 export const ENUMS = {
   "ErasureState": {"0": "redacting", "1": "scrubbing", "2": "done"},
-  "ExportKind": {"0": "preference", "1": "tags", "2": "revocation", "3": "sanction", "4": "key", "5": "direct", "6": "event", "7": "sanction_action", "8": "held", "9": "report"},
+  "ExportKind": {"0": "preference", "1": "tags", "2": "revocation", "3": "sanction", "4": "key", "5": "direct", "6": "event", "7": "sanction_action", "8": "held", "9": "report", "10": "message"},
   "SanctionKind": {"1": "mute", "2": "ban"},
   "Visibility": {"0": "visible", "1": "hidden"},
 };

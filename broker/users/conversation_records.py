@@ -1,0 +1,153 @@
+"""Conversations in the ledger: their records, written with the messages that they cause, and read at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from broker.core.tenants.names import split_name
+from broker.core.users.conversations import Conversation, ConversationTable, ReadPosition
+from broker.ledger import Item, Reader, RecordPut, RecordRemoved, StoredRecord
+from broker.ledger.records import read_records
+from protocol.activities.conversations import ConversationMessage, MediaReference
+from protocol.codes import MediaKind
+from protocol.errors import RemoteProtocolError
+from protocol.frames import pack_body, unpack_body
+
+__all__ = [
+    "BLOCK", "CONVERSATION", "KINDS", "MEMBER", "MESSAGE", "block_item", "conversation_item", "erased_items",
+    "load_conversations", "member_item", "message_item", "message_of", "message_removal", "read_messages",
+    "without_user",
+]  # fmt: skip
+
+CONVERSATION = "conversation"
+"""Kind of the records of conversations; subject: the qualified id."""
+MEMBER = "conversation.member"
+"""Of their members, and their positions; name: the user's plain id."""
+MESSAGE = "conversation.message"
+"""Of their messages; name: the offset, with zeros in front."""
+BLOCK = "conversation.block"
+"""Of blocked users; subject: who blocks (qualified id), name: whom (plain id)."""
+KINDS = frozenset({CONVERSATION, MEMBER, MESSAGE, BLOCK})
+
+
+def conversation_item(conversation: Conversation, at_ms: int) -> RecordPut:
+    """Return the record of a conversation."""
+    body = pack_body((conversation.is_group, conversation.title))
+    return RecordPut(CONVERSATION, conversation.id, "", at_ms, body)
+
+
+def member_item(conversation: str, user: str, joined: int, position: ReadPosition, at_ms: int) -> RecordPut:
+    """Return the record of a member."""
+    return RecordPut(MEMBER, conversation, user, at_ms, pack_body((joined, *position)))
+
+
+def _name(offset: int) -> str:
+    return f"{offset:016d}"
+
+
+def message_item(conversation: str, message: ConversationMessage) -> RecordPut:
+    """Return the record of a message."""
+    return RecordPut(MESSAGE, conversation, _name(message.offset), message.at_ms, pack_body(tuple(message)))
+
+
+def message_removal(conversation: str, offset: int) -> RecordRemoved:
+    """Return the removal of a message that is kept no more."""
+    return RecordRemoved(MESSAGE, conversation, _name(offset))
+
+
+def block_item(user: str, other: str, at_ms: int, *, is_blocked: bool) -> Item:
+    """Return what records that a user (qualified id) blocks another one (plain id), or does not any more."""
+    return RecordPut(BLOCK, user, other, at_ms, pack_body(())) if is_blocked else RecordRemoved(BLOCK, user, other)
+
+
+def message_of(body: Sequence[Any]) -> ConversationMessage:
+    """Return the message of an unpacked body. TypeError, ValueError: of a later version."""
+    message = ConversationMessage(*body[: len(ConversationMessage._fields)])
+    if message.media is None:
+        return message
+    url, kind, size_bytes, sha256 = message.media
+    return message._replace(media=MediaReference(url, MediaKind(kind), size_bytes, sha256))
+
+
+def read_messages(
+    reader: Reader, conversation: str, after: int, before: int, limit: int
+) -> tuple[list[ConversationMessage], bool]:
+    """Return messages of a conversation in their order, and whether there are more. Runs in the reading thread.
+
+    Those after ``after``, or, where ``before`` is above 0, the last ones before it that are also after ``after``.
+    """
+    order, end = ("DESC", _name(before)) if before else ("ASC", "~")
+    rows = reader.connection.execute(
+        "SELECT name FROM records WHERE kind = ? AND subject = ? AND name > ? AND name < ?"
+        f" ORDER BY name {order} LIMIT ?",
+        (MESSAGE, conversation, _name(after), end, limit + 1),
+    ).fetchall()
+    names = sorted(name for (name,) in rows[:limit])
+    if not names:
+        return [], False
+    stored = reader.records(MESSAGE, conversation, after=(conversation, _name(int(names[0]) - 1)), limit=len(names))
+    return [message_of(unpack_body(each.body)) for each in stored], len(rows) > limit
+
+
+def load_conversations(reader: Reader, table: ConversationTable) -> ConversationTable:
+    """Fold every record into a table. Runs in the ledger's reading thread, at the start."""
+    for conversation in read_records(reader, CONVERSATION, _conversation):
+        table.add(conversation)
+    # Messages before members: the unread count of a member is made once, of what there is after its position.
+    for id, message in read_records(reader, MESSAGE, lambda record, body: (record.subject, message_of(body))):
+        found = table.find(id)
+        if found is None:
+            continue
+        if not found.last:
+            found.begin_at(message.offset)
+        found.apply_message(message.offset, message.user, message.at_ms, message.text)
+        if message.recalled:
+            found.apply_recall(message.offset)
+    for id, user, joined, position in read_records(reader, MEMBER, _member):
+        found = table.find(id)
+        if found is not None:
+            table.join(found, user, joined, position)
+    for user, other in read_records(reader, BLOCK, lambda record, body: (record.subject, record.name)):
+        table.apply_block(user, other, is_blocked=True)
+    return table
+
+
+def _conversation(record: StoredRecord, body: Sequence[Any]) -> Conversation:
+    is_group, title = body[:2]
+    return Conversation(record.subject, title, record.at_ms, is_group=is_group)
+
+
+def _member(record: StoredRecord, body: Sequence[Any]) -> tuple[str, str, int, ReadPosition]:
+    joined, delivered, read = body[:3]
+    return record.subject, record.name, joined, ReadPosition(delivered, read)
+
+
+def erased_items(record: StoredRecord, tenant: str, user: str, pseudonym: str) -> Iterator[Item]:
+    """Yield what takes an erased user (plain id) out of a record of one of the `KINDS`.
+
+    What it wrote becomes a recalled message of its pseudonym; a mention of it names the pseudonym.
+    """
+    kind, subject, name, at_ms, body = record
+    owner_tenant, owner = split_name(subject)
+    if owner_tenant != tenant:
+        return
+    if kind == MEMBER and name == user:
+        yield RecordRemoved(kind, subject, name)
+    elif kind == BLOCK and user in (owner, name):
+        yield RecordRemoved(kind, subject, name)
+    elif kind == MESSAGE:
+        try:
+            message = message_of(unpack_body(body))
+        except (RemoteProtocolError, TypeError, ValueError):
+            return
+        after = without_user(message, user, pseudonym)
+        if after != message:
+            yield RecordPut(kind, subject, name, at_ms, pack_body(tuple(after)))
+
+
+def without_user(message: ConversationMessage, user: str, pseudonym: str) -> ConversationMessage:
+    """Return a message without an erased user."""
+    if message.user == user:
+        return ConversationMessage(message.offset, pseudonym, "", message.at_ms, recalled=True)
+    return message._replace(mentions=tuple(pseudonym if each == user else each for each in message.mentions))

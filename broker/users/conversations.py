@@ -1,0 +1,414 @@
+"""Conversations of a broker: what is decided is written first, and shown to members when it is durable.
+
+A message of a conversation with at most `INBOX_MEMBERS` members goes into the inbox of each other member with the same
+commit, so that it is delivered until it is acknowledged. In a larger group it is one row, which members with an open
+link are shown at once; the others read it from the history, as everybody does after a gap of offsets.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import trio
+
+from broker.core.tenants.names import plain_name, qualify, tenant_of
+from broker.core.users.conversations import (
+    MAX_GROUP_MEMBERS,
+    Conversation,
+    ConversationTable,
+    ReadPosition,
+    TooMany,
+    pair_id,
+)
+from broker.ledger import (
+    Committed,
+    DirectEntry,
+    Item,
+    Key,
+    Ledger,
+    LedgerResult,
+    RecordRemoved,
+    Repeated,
+    SubmitResult,
+)
+from broker.users.conversation_records import (
+    MEMBER,
+    block_item,
+    conversation_item,
+    load_conversations,
+    member_item,
+    message_item,
+    message_removal,
+    read_messages,
+)
+from broker.users.inbox import Inboxes
+from broker.users.registry import UserRegistry, UserSession
+from broker.webhooks.events import WebhookEvents
+from protocol.activities import activity_payload
+from protocol.activities.conversations import (
+    ConversationJoined,
+    ConversationLeft,
+    ConversationMessage,
+    ConversationSentData,
+    MessageRecalled,
+    PositionChanged,
+    UserTyping,
+)
+from protocol.codes import Lane, MessageType
+from protocol.frames import pack_body, unpack_body
+from protocol.messages import MAX_DIRECT_BYTES, Direct
+
+__all__ = ["INBOX_MEMBERS", "RECALL_MS", "Conversations", "first_offset"]
+
+INBOX_MEMBERS = 200
+"""Most members of a conversation whose messages go into inboxes, and whose positions and typing others are shown."""
+RECALL_MS = 120_000
+PUSH_STEP = 100
+"""Links that are written to between two checkpoints of the event loop."""
+MAX_PUSHES = 10_000
+"""Messages of large groups that wait to be pushed; a further one is read from the history."""
+
+OnSent = Callable[[LedgerResult], None]
+
+
+class Conversations:
+    """All conversations of one broker with a ledger. All methods but the ``async`` ones never wait."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        inboxes: Inboxes,
+        users: UserRegistry,
+        unix_ms: Callable[[], int],
+        events: WebhookEvents,
+    ) -> None:
+        self.table = ConversationTable()
+        self._ledger = ledger
+        self._inboxes = inboxes
+        self._users = users
+        self._unix_ms = unix_ms
+        self._events = events
+        self._pushes: deque[tuple[Direct, bytes, list[str]]] = deque()
+        self._wake = trio.Event()
+        self.sent = 0
+        """Messages that are durable."""
+        self.recalled = 0
+        self.not_pushed = 0
+        """Messages of large groups that nobody was shown at once, as too many waited."""
+
+    @property
+    def kept(self) -> int:
+        """Conversations."""
+        return len(self.table)
+
+    @property
+    def waiting_pushes(self) -> int:
+        """Messages of large groups that wait to be pushed."""
+        return len(self._pushes)
+
+    async def load(self) -> None:
+        """Take over the conversations of the last run. At the start, before connections are accepted."""
+        self.table = await self._ledger.ask(load_conversations, ConversationTable())
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Show messages of large groups to their members, some links at a time. Until cancelled."""
+        task_status.started()
+        while True:
+            if not self._pushes:
+                self._wake = trio.Event()
+                await self._wake.wait()
+            direct, packed, users = self._pushes.popleft()
+            for number, user in enumerate(users, 1):
+                for session in self._users.sessions(user):
+                    session.send(direct, lane=Lane.COMMERCE, packed=packed)
+                if number % PUSH_STEP == 0:
+                    await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+
+    # ---- opening, members
+
+    def open_pair(self, user: str, other: str, on_done: Callable[[Conversation | None], None]) -> SubmitResult | None:
+        """Open the conversation of two users (qualified ids); ``on_done`` gets it, None = it could not be written.
+
+        None: it is there, and ``on_done`` was called. TooMany.
+        """
+        tenant, names = tenant_of(user), (plain_name(user), plain_name(other))
+        id = pair_id(tenant, *names)
+        found = self.table.find(id)
+        if found is not None and all(name in found.members for name in names):
+            on_done(found)
+            return None
+        self.table.check_room(tenant, names, is_new=found is None)
+        now_ms = self._unix_ms()
+        made = found or Conversation(id, "", now_ms, is_group=False)
+        missing = [name for name in names if name not in made.members]
+        joined = made.next - 1  # above 0 where a user of that id was erased: another one sees nothing of it
+        position = ReadPosition(joined, joined)
+        items = [
+            conversation_item(made, now_ms), *(member_item(id, name, joined, position, now_ms) for name in missing)
+        ]  # fmt: skip
+
+        def on_written(result: LedgerResult) -> None:
+            if not isinstance(result, Committed):
+                on_done(None)
+                return
+            conversation = self._added(made)
+            for name in missing:
+                self.table.join(conversation, name, joined, position)
+            on_done(conversation)
+
+        return self._ledger.record(items, on_written)
+
+    def _added(self, made: Conversation) -> Conversation:
+        """Return the conversation of this id, which is ``made`` unless another call has been quicker."""
+        found = self.table.find(made.id)
+        if found is None:
+            self.table.add(made)
+            return made
+        return found
+
+    def create(
+        self, id: str, title: str, users: Sequence[str], on_done: Callable[[LedgerResult], None]
+    ) -> SubmitResult:
+        """Create a group with these members (plain ids). TooMany."""
+        self.table.check_room(tenant_of(id), users, is_new=True)
+        now_ms = self._unix_ms()
+        made = Conversation(id, title, now_ms, is_group=True)
+        return self._change(made, users, (), on_done, (conversation_item(made, now_ms),))
+
+    def set_members(
+        self, conversation: Conversation, add: Sequence[str], remove: Sequence[str], on_done: OnSent
+    ) -> SubmitResult | None:
+        """Add and remove members (plain ids); None: there is nothing to change. TooMany."""
+        added = [user for user in dict.fromkeys(add) if user not in conversation.members]
+        removed = [user for user in dict.fromkeys(remove) if user in conversation.members]
+        if len(conversation.members) + len(added) - len(removed) > MAX_GROUP_MEMBERS:
+            raise TooMany("members")
+        self.table.check_room(tenant_of(conversation.id), added, is_new=False)
+        return self._change(conversation, added, removed, on_done) if added or removed else None
+
+    def _change(
+        self,
+        conversation: Conversation,
+        add: Sequence[str],
+        remove: Sequence[str],
+        on_done: OnSent,
+        before: tuple[Item, ...] = (),
+    ) -> SubmitResult:
+        now_ms, tenant = self._unix_ms(), tenant_of(conversation.id)
+        joined = conversation.next - 1
+        position = ReadPosition(joined, joined)
+        id = plain_name(conversation.id)
+        entries = [
+            *self._entries(tenant, add, "joined", id, ConversationJoined(conversation.title, "", joined)),
+            *self._entries(tenant, remove, "left", id, ConversationLeft()),
+        ]
+        items = [
+            *before,
+            *(member_item(conversation.id, user, joined, position, now_ms) for user in add),
+            *(RecordRemoved(MEMBER, conversation.id, user) for user in remove),
+            *entries,
+        ]
+
+        def on_written(result: LedgerResult) -> None:
+            if isinstance(result, Committed):
+                changed = self._added(conversation)
+                for user in add:
+                    self.table.join(changed, user, joined, position)
+                for user in remove:
+                    self.table.leave(changed, user)
+                self._inboxes.written(entries, result.direct_ids)
+            on_done(result)
+
+        return self._ledger.record(items, on_written)
+
+    def _entries(
+        self, tenant: str, users: Sequence[str], verb: str, id: str, data: Any, batch: str = ""
+    ) -> list[DirectEntry]:
+        """Return what puts an event of a conversation into the inboxes of users (plain ids)."""
+        if not users:
+            return []
+        payload = activity_payload(f"conversations.{verb}", id, data)
+        first = self._inboxes.entry("", MessageType.ACTIVITY, payload, batch)
+        return [first._replace(user=qualify(tenant, user)) for user in users]
+
+    # ---- messages
+
+    def send(
+        self,
+        conversation: Conversation,
+        message: ConversationMessage,
+        on_done: OnSent,
+        key: Key,
+        *,
+        by: UserSession | None = None,
+    ) -> SubmitResult:
+        """Send a message, whose offset and time are set here; ``on_done`` gets the ledger's result.
+
+        ``key`` is that of the call: its answer holds the offset, see `first_offset`. ``by``: the link that has sent it,
+        which is not shown it again. ValueError: its payload is above 4 KiB.
+        """
+        now_ms, id = self._unix_ms(), conversation.id
+        offset = conversation.next
+        message = message._replace(offset=offset, at_ms=now_ms)
+        others = [name for name in conversation.members if name != message.user]
+        tenant, plain_id = tenant_of(id), plain_name(id)
+        is_kept_in_inboxes = len(conversation.members) <= INBOX_MEMBERS
+        entries = (
+            self._entries(tenant, others, "message", plain_id, message, f"{id}/{offset}") if is_kept_in_inboxes else []
+        )
+        data = ConversationSentData(plain_id, offset, message.user, message.text)
+        items: list[Item] = [
+            message_item(id, message), *entries,
+            *self._events.of_user("conversation.sent", qualify(tenant, message.user), data, now_ms),
+        ]  # fmt: skip
+        payload = activity_payload("conversations.message", plain_id, message)
+        if len(pack_body((payload,))) > MAX_DIRECT_BYTES:
+            raise ValueError("a message is above 4 KiB")
+        conversation.allocate()
+
+        def on_written(result: LedgerResult) -> None:
+            if isinstance(result, Committed):
+                self.sent += 1
+                dropped = conversation.apply_message(offset, message.user, now_ms, message.text)
+                if dropped:
+                    self._ledger.record((message_removal(id, dropped),), lambda result: None)
+                self._inboxes.written(entries, result.direct_ids)
+                users = [message.user] if is_kept_in_inboxes else [message.user, *others]
+                self._show(tenant, users, payload, now_ms, by)
+            else:
+                conversation.give_back(offset)
+            on_done(result)
+
+        key = key._replace(answer=pack_body((offset,)))
+        submitted = self._ledger.record(items, on_written, (key,))
+        if submitted is not SubmitResult.QUEUED:
+            conversation.give_back(offset)
+        return submitted
+
+    def _show(self, tenant: str, users: Sequence[str], payload: Any, at_ms: int, by: UserSession | None = None) -> None:
+        """Show an event to the open links of users (plain ids), but for ``by``; nothing keeps it."""
+        direct = Direct(0, MessageType.ACTIVITY, at_ms, payload)
+        qualified = [name for user in users if (name := qualify(tenant, user)) in self._users]
+        if len(qualified) > INBOX_MEMBERS:
+            if len(self._pushes) >= MAX_PUSHES:
+                self.not_pushed += 1
+                return
+            self._pushes.append((direct, pack_body(direct), qualified))
+            self._wake.set()
+            return
+        for user in qualified:
+            for session in self._users.sessions(user):
+                if session is not by:
+                    session.send(direct, lane=Lane.COMMERCE)
+
+    def recall(
+        self, conversation: Conversation, message: ConversationMessage, by: str, on_done: OnSent
+    ) -> SubmitResult:
+        """Take a message back. ``by``: the member who does, "" = the platform."""
+        id, offset, now_ms = conversation.id, message.offset, self._unix_ms()
+        tenant, plain_id = tenant_of(id), plain_name(id)
+        empty = ConversationMessage(offset, message.user, message.name, message.at_ms, recalled=True)
+        data = MessageRecalled(offset, by)
+        members = list(conversation.members)
+        is_kept_in_inboxes = len(members) <= INBOX_MEMBERS
+        entries = self._entries(tenant, members, "recalled", plain_id, data) if is_kept_in_inboxes else []
+
+        def on_written(result: LedgerResult) -> None:
+            if isinstance(result, Committed):
+                self.recalled += conversation.author(offset) is not None
+                conversation.apply_recall(offset)
+                self._inboxes.written(entries, result.direct_ids)
+                if not is_kept_in_inboxes:
+                    self._show(tenant, members, activity_payload("conversations.recalled", plain_id, data), now_ms)
+            on_done(result)
+
+        return self._inboxes.cancel(on_written, batch=f"{id}/{offset}", then=(message_item(id, empty), *entries))
+
+    # ---- positions, typing
+
+    def report_position(
+        self, conversation: Conversation, user: str, delivered: int, read: int, on_done: OnSent
+    ) -> SubmitResult | None:
+        """Take a report of a member's device; None: it is as far already."""
+        position = conversation.judge_position(user, delivered, read)
+        if position is None:
+            return None
+        member, now_ms = conversation.members[user], self._unix_ms()
+
+        def on_written(result: LedgerResult) -> None:
+            if isinstance(result, Committed):
+                conversation.apply_position(user, position)
+                self._show_position(conversation, user, now_ms)
+            else:
+                conversation.refuse_position(user)
+            on_done(result)
+
+        item = member_item(conversation.id, user, member.joined, position, now_ms)
+        submitted = self._ledger.record((item,), on_written)
+        if submitted is SubmitResult.QUEUED:
+            conversation.ask_position(user, position)
+        return submitted
+
+    def _show_position(self, conversation: Conversation, user: str, at_ms: int) -> None:
+        member = conversation.members.get(user)
+        if member is None:
+            return
+        tenant, id = tenant_of(conversation.id), plain_name(conversation.id)
+        own = PositionChanged(user, *member.position, member.unread)
+        self._show(tenant, (user,), activity_payload("conversations.position", id, own), at_ms)
+        if len(conversation.members) <= INBOX_MEMBERS:
+            others = [name for name in conversation.members if name != user]
+            payload = activity_payload("conversations.position", id, own._replace(unread=None))
+            self._show(tenant, others, payload, at_ms)
+
+    def show_typing(self, conversation: Conversation, user: str) -> int:
+        """Show the other members that a member is typing; return how many have a link."""
+        if len(conversation.members) > INBOX_MEMBERS:
+            return 0
+        tenant, at_ms = tenant_of(conversation.id), self._unix_ms()
+        payload = activity_payload("conversations.typing", plain_name(conversation.id), UserTyping(user))
+        direct, shown = Direct(0, MessageType.ACTIVITY, at_ms, payload), 0
+        for name in conversation.members:
+            qualified = qualify(tenant, name)
+            if name == user or self.table.blocks(qualified, user):
+                continue
+            sessions = self._users.sessions(qualified)
+            shown += bool(sessions)
+            for session in sessions:
+                session.send(direct, lane=Lane.AMBIENT)
+        return shown
+
+    # ---- block lists, history, erasure
+
+    def block(self, user: str, other: str, on_done: OnSent, *, is_blocked: bool) -> SubmitResult | None:
+        """Let a user (qualified id) block another one (plain id), or not any more; None: nothing changes. TooMany."""
+        if self.table.blocks(user, other) is is_blocked:
+            return None
+        if is_blocked:
+            self.table.check_block(user)
+
+        def on_written(result: LedgerResult) -> None:
+            if isinstance(result, Committed):
+                self.table.apply_block(user, other, is_blocked=is_blocked)
+            on_done(result)
+
+        return self._ledger.record((block_item(user, other, self._unix_ms(), is_blocked=is_blocked),), on_written)
+
+    async def history(
+        self, conversation: Conversation, after: int, before: int, limit: int
+    ) -> tuple[list[ConversationMessage], bool]:
+        """Return kept messages, and whether there are more. LedgerRefused, sqlite3.Error."""
+        return await self._ledger.ask(read_messages, conversation.id, after, before, limit)
+
+    def erase(self, tenant: str, user: str) -> None:
+        """Forget a user (plain id) who is being erased."""
+        self.table.erase(tenant, user)
+
+
+def first_offset(result: Repeated) -> int:
+    """Return the offset of the message that was sent first with the key of a call; 0 = it is not known."""
+    (first,) = result.first.values()
+    return int(unpack_body(first.answer)[0]) if first.answer else 0
