@@ -398,7 +398,8 @@ class FanOut:
         """Run sweeps until cancelled."""
         task_status.started()
         while True:
-            if self.turn():
+            self.turn()
+            if self._calls or any(self._ready):
                 await trio.lowlevel.checkpoint()
             else:
                 self._work = trio.Event()

@@ -13,12 +13,14 @@ from tests.support.broker import joined_link, running_broker
 
 
 class StepsOfRooms(trio.abc.Instrument):
-    """Counts the steps of the tasks of rooms."""
+    """Counts the steps of the tasks of rooms, and those of the fan-out's task."""
 
     count = 0
+    of_fanout = 0
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self.count += task.name.startswith("room ")
+        self.of_fanout += task.name.endswith("FanOut.run")
 
 
 @pytest.mark.integration
@@ -33,6 +35,7 @@ async def test_danmaku_in_a_quiet_room_are_shown_without_a_step_of_its_task() ->
             await trio.sleep(0.015)
         trio.lowlevel.remove_instrument(steps)
     assert steps.count < 10, "its counters are due now and then"
+    assert steps.of_fanout <= 10 + steps.count, "it waits where nothing is left"
 
 
 def test_calls_of_rooms_take_one_slice_at_most_and_none_is_lost() -> None:
