@@ -513,9 +513,13 @@ class Room:
     def _perform(self, effects: Iterable[Effect[PostRef]]) -> None:
         self.reading = None
         for effect in effects:
-            match effect:
+            match effect:  # the commonest first: each case that does not match costs a call
                 case Reply():
                     self._answers.reply(effect)
+                case TickOut():
+                    self._send_tick(effect)
+                case Outcomes():
+                    self._answers.reply_tick(effect)
                 case Publish(event, lane, offset, audience, packed):
                     self._publisher.publish(Content(event, lane, offset, packed=packed), audience)
                     if event.type == _KEYS:
@@ -529,16 +533,12 @@ class Room:
                     self._answers.shown_to_sender(effect)
                 case ShowToStaff(tick, number):
                     self._publisher.show_to_staff(tick, number)
-                case Outcomes():
-                    self._answers.reply_tick(effect)
                 case Hold():
                     hold(self, effect)
                 case ShowPost(post):
                     self._show(post)
                 case AnswerHeld():
                     answer_held(self, effect)
-                case TickOut():
-                    self._send_tick(effect)
                 case AnswerCommand(ticket, answer):
                     ticket(answer)
                 case RecordBatch(made):

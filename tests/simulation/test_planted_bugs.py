@@ -361,7 +361,7 @@ def duplicates_of_texts_that_were_not_shown(patch: Patch) -> None:
     def mark(post: Any) -> Any:
         def always(self: Any, ticket: Any, author: Any, message: Any, now: float, at_ms: int) -> Any:
             effects = post(self, ticket, author, message, now, at_ms)
-            self.duplicates.mark(author.user_id, fold(message.payload[0]), now)
+            self.duplicates.mark(hash((author.user_id, fold(message.payload[0]))), now)
             return effects
 
         return always

@@ -48,15 +48,16 @@ class DuplicateFilter:
         """Marks thrown away before their time because the table was full."""
         return self._forgotten_before + (0 if self._recent is None else self._recent.forgotten)
 
-    def is_duplicate(self, user_id: str, normalized_text: str, now: float) -> bool:
-        """Return whether a message of ``user_id`` with this text was taken in less than a window ago: refuse it."""
+    def is_duplicate(self, key: int, now: float) -> bool:
+        """Return whether a message with this key was taken in less than a window ago: refuse it. ``key``: the hash of
+        its sender and its text as it is compared."""
         recent = self._recent
-        if recent is None or not recent.is_recent(hash((user_id, normalized_text)), now):
+        if recent is None or not recent.is_recent(key, now):
             return False
         self.refused += 1
         return True
 
-    def mark(self, user_id: str, normalized_text: str, now: float) -> None:
+    def mark(self, key: int, now: float) -> None:
         """Remember a text that was taken in. One that a limit refused is not: no member has seen it."""
         if self._recent is not None:
-            self._recent.mark(hash((user_id, normalized_text)), now)
+            self._recent.mark(key, now)

@@ -116,24 +116,33 @@ class ReadingBudget:
         ``scale`` multiplies the rate. ``now`` in monotonic seconds.
         """
         taken = self.allowed(now, scale, waiting, quiet)
-        if self._rate_per_s < inf:
+        if taken and self._rate_per_s < inf:
             self._tokens -= taken
             self._quiet_tokens -= min(taken, quiet)
         return taken
 
     def allowed(self, now: float, scale: float, waiting: int, quiet: int) -> int:
         """Return how many items `take` would pay for with the same arguments."""
-        if self._rate_per_s == inf:
+        rate = self._rate_per_s
+        if rate == inf:
             return waiting
-        rate = self._rate_per_s * scale
-        gain = rate * max(0.0, now - self._at)
+        rate *= scale
+        passed_s = now - self._at
         self._at = now
+        tokens, quiet_tokens = self._tokens, self._quiet_tokens
+        if passed_s > 0.0:
+            tokens += rate * passed_s
+            quiet_tokens += rate * passed_s
         # A budget below 1/s still has room for the one message it is saving for.
-        burst = max(1.0, rate)
-        self._tokens = min(burst, self._tokens + gain)
-        self._quiet_tokens = min(burst, self._quiet_tokens + gain)
-        taken = min(waiting, max(0, floor(self._tokens + _EPSILON)))
+        burst = rate if rate > 1.0 else 1.0
+        self._tokens = tokens = tokens if tokens < burst else burst
+        self._quiet_tokens = quiet_tokens = quiet_tokens if quiet_tokens < burst else burst
+        taken = floor(tokens + _EPSILON)
+        if taken > waiting:
+            taken = waiting
+        elif taken < 0:
+            taken = 0
         if taken < quiet:
-            allowed = min(self._quiet_tokens, self._tokens + rate * _OVERDRAFT_S)
+            allowed = min(quiet_tokens, tokens + rate * _OVERDRAFT_S)
             taken = max(taken, min(quiet, floor(allowed + _EPSILON)))
         return taken

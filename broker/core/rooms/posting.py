@@ -215,13 +215,16 @@ class Posting(Generic[T]):
         wait_s = limit.try_acquire(user_id, now)
         if wait_s:
             return (Reply(ticket, Outcome.LIMITED, retry_ms(wait_s)),)
-        if not is_staff and self._unique and self.duplicates.is_duplicate(user_id, folded or "", now):
-            return (Reply(ticket, Outcome.REJECTED, ErrorCode.DUPLICATE_TEXT),)
+        is_unique, key = self._unique and not is_staff, 0
+        if is_unique:
+            key = hash((user_id, folded))
+            if self.duplicates.is_duplicate(key, now):
+                return (Reply(ticket, Outcome.REJECTED, ErrorCode.DUPLICATE_TEXT),)
         style = payload[1] if kind == _DANMAKU else None
         item = PendingDanmaku(kind, user_id, author.name, text, style, None, now, folded, author.role)
         effects = self._offer(ticket, item, now)
-        if not effects and self._unique and not is_staff:
-            self.duplicates.mark(user_id, folded or "", now)
+        if is_unique and not effects:
+            self.duplicates.mark(key, now)
         if not effects and self.guard.restricts:
             self.guard.took(post, author, now)
         return effects

@@ -8,16 +8,17 @@ from broker.core.chat.duplicates import DuplicateFilter
 
 def seen(duplicates: DuplicateFilter, user_id: str, text: str, now: float) -> bool:
     """Judge a text and mark it, as for a message that every other rule takes."""
-    is_duplicate = duplicates.is_duplicate(user_id, text, now)
+    key = hash((user_id, text))
+    is_duplicate = duplicates.is_duplicate(key, now)
     if not is_duplicate:
-        duplicates.mark(user_id, text, now)
+        duplicates.mark(key, now)
     return is_duplicate
 
 
 def test_a_text_that_was_not_taken_in_is_no_duplicate() -> None:
     duplicates = DuplicateFilter()
-    assert not duplicates.is_duplicate("ann", "666", 0.0)
-    assert not duplicates.is_duplicate("ann", "666", 0.1)
+    assert not duplicates.is_duplicate(hash(("ann", "666")), 0.0)
+    assert not duplicates.is_duplicate(hash(("ann", "666")), 0.1)
     assert duplicates.refused == 0
 
 
