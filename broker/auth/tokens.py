@@ -320,9 +320,10 @@ class Authenticator:
         if grant.expires_at + leeway_s <= now:
             raise AuthError("claim exp: the token has expired")
         latest = now + leeway_s
-        for claim in ("nbf", "iat"):
-            if claim in claims and seconds_claim(claims, claim) > latest:
-                raise AuthError(f"claim {claim}: the token is not valid yet")
+        if "nbf" in claims and seconds_claim(claims, "nbf") > latest:
+            raise AuthError("claim nbf: the token is not valid yet")
+        if grant.issued_at > latest:
+            raise AuthError("claim iat: the token is not valid yet")
 
 
 def _cache_key(token: str) -> int:

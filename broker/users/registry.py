@@ -66,10 +66,13 @@ class UserRegistry:
 
     def add(self, user_id: str, session: UserSession, *, is_app: bool = False) -> bool:
         """Register a session that has logged in. Returns False, and registers nothing, above `most`."""
-        sessions = self.sessions(user_id)
-        if len(sessions) >= self.most(is_app=is_app):
+        before = self._sessions.get(user_id)
+        if (0 if before is None else len(_all(before))) >= self.most(is_app=is_app):
             return False
-        self.attach(user_id, session)
+        if before is None:
+            self._sessions[user_id] = session
+        else:
+            self.attach(user_id, session)
         return True
 
     def attach(self, user_id: str, session: UserSession) -> None:
