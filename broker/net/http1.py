@@ -132,9 +132,12 @@ def read_head(head: bytes) -> HttpRequest | HttpRefusal:
         return refuse(414)
     headers = [(name.lower(), value.strip(b" \t")) for name, value in _HEADERS(lines)]
     request = HttpRequest(method, target, version, headers)
-    lengths, encodings = request.all(b"content-length"), request.all(b"transfer-encoding")
+    names = [name for name, _ in headers]
+    hosts = names.count(b"host")
+    lengths = request.all(b"content-length") if b"content-length" in names else ()
+    encodings = request.all(b"transfer-encoding") if b"transfer-encoding" in names else ()
     if (
-        len(request.all(b"host")) != 1 - (version == b"1.0" and not request.all(b"host"))
+        hosts != 1 - (version == b"1.0" and not hosts)
         or (lengths and (encodings or len(lengths) > 1 or not _IS_LENGTH(lengths[0])))
         or (encodings and (version == b"1.0" or [each.lower() for each in encodings] != [b"chunked"]))
     ):

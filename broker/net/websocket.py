@@ -98,7 +98,7 @@ def upgrade(request: HttpRequest, origins: frozenset[str]) -> Upgrade | HttpRefu
     values: dict[bytes, list[bytes]] = {}
     for name, value in request.headers:
         values.setdefault(name, []).append(value)
-    if any(len(values.get(name, ())) > 1 for name in _SINGLE):
+    if len(values) != len(request.headers) and any(len(values.get(name, ())) > 1 for name in _SINGLE):
         return refuse(400, "A header of the WebSocket handshake is there twice.")
     if b"transfer-encoding" in values or values.get(b"content-length", [b"0"]) != [b"0"]:
         return refuse(400, "A WebSocket handshake has no body.")
