@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import free_port
+from tests.support.programs import needs
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -36,7 +37,7 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 class Terminal:
-    """A folder, four ports, and the programs that were started in it."""
+    """A folder, ports, and the programs that were started in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,6 +45,8 @@ class Terminal:
         self.api_port = free_port()
         self.tls_port = free_port()
         self.hook_port = free_port()
+        self.status_port = free_port()
+        self.engine_port = free_port()
         self.running: list[tuple[str, subprocess.Popen[str], Path]] = []
         bin_folder = folder / "bin"
         bin_folder.mkdir()
@@ -64,6 +67,7 @@ class Terminal:
         text = re.sub(r"^(roomcast (?:call|webhooks \w+) )(?!list)", api, text)
         text = re.sub(r"(127\.0\.0\.1:|--port )7500", rf"\g<1>{self.hook_port}", text)
         text = text.replace("127.0.0.1:7401", f"127.0.0.1:{self.api_port}")
+        text = text.replace("127.0.0.1:7402", f"127.0.0.1:{self.status_port}").replace("6379", str(self.engine_port))
         text = text.replace("7443", str(self.tls_port))
         return text.replace("127.0.0.1:7400", f"127.0.0.1:{self.port}")
 
@@ -78,6 +82,8 @@ class Terminal:
         self.running.append((command, process, output))
         if command.startswith("roomcast serve"):
             self.wait_for(output, '"event": "serving"')
+        elif command.startswith("redis-server"):
+            self.wait_for(output, "Ready to accept connections")
         elif command.startswith("roomcast listen-webhooks"):
             self.wait_for(output, "listening on")
         elif command.startswith("roomcast tail"):
@@ -142,6 +148,8 @@ def test_every_command_works(guide: Path, terminal: Terminal) -> None:
 def run_commands(guide: Path, terminal: Terminal) -> None:
     if shutil.which("openssl") is None and guide.name in ("adopt.md", "deploy.md", "operate.md", "webhooks.md"):
         pytest.skip("openssl is not installed")
+    if guide.name == "processes.md":
+        needs("redis")
     for block in blocks(guide, "sh"):
         lines = [line for line in block.splitlines() if line and not line.startswith("#")]
         numbers = [int(found[1]) if (found := TERMINAL.search(line)) else None for line in lines]
@@ -288,6 +296,11 @@ def test_the_program_of_gifts_counts_a_combo_and_shows_a_paid_message(terminal: 
     for text in ("Ann gave rose x2, 2.00", "Cem paid 20.00: the red one, please", "Bob paid 500.00: bravo"):
         terminal.wait_for(viewer, text)
     assert json.loads(terminal.run("roomcast call rankings.get room=lobby kind=gifts"))["ranking"]["total"] == 99_500
+
+
+def test_the_program_of_processes_loses_nothing_when_the_owner_is_killed(terminal: Terminal) -> None:
+    assert run_program("processes.md", terminal) == ["40 shares, 10000 cents"]
+    terminal.wait_for(terminal.running[1][2], "process has ended")
 
 
 def test_the_programs_of_lotteries_check_an_entry_and_a_proof(terminal: Terminal) -> None:

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from inspect import cleandoc
 from typing import Any
@@ -37,8 +38,21 @@ key_option = click.option(
 @key_option
 @click.option("--idempotency-key", default="", help="Makes asking again harmless, where the operation takes one.")
 @click.option("--dry-run", is_flag=True, help="Have the call judged, and not done.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    default=0.0,
+    help="Ask again for so long while the broker can do nothing now: it starts, a room changes its owner.",
+)
 def call(
-    name: str, fields: tuple[str, ...], url: str, key_file: str | None, idempotency_key: str, dry_run: bool
+    name: str,
+    fields: tuple[str, ...],
+    url: str,
+    key_file: str | None,
+    idempotency_key: str,
+    dry_run: bool,
+    wait: float,
 ) -> None:
     """Call the operation NAME, such as rooms.open, and print its result as JSON.
 
@@ -56,7 +70,7 @@ def call(
         if not separator:
             raise click.BadParameter(f"{field!r} is not FIELD=VALUE", param_hint="FIELD=VALUE")
         arguments[key] = _value(value)
-    answer = ask(url, key_file, name, arguments, idempotency_key=idempotency_key, dry_run=dry_run)
+    answer = ask(url, key_file, name, arguments, idempotency_key=idempotency_key, dry_run=dry_run, wait_s=wait)
     click.echo(json.dumps(answer, ensure_ascii=False, indent=2))
 
 
@@ -68,16 +82,26 @@ def ask(
     *,
     idempotency_key: str = "",
     dry_run: bool = False,
+    wait_s: float = 0.0,
 ) -> dict[str, Any]:
-    """Call an operation and return its result; ClickException where it is refused. Any: JSON."""
+    """Call an operation and return its result; ClickException where it is refused. Any: JSON.
+
+    ``wait_s``: how long it is asked again while it is refused for now (503 with a time), so that nothing was done.
+    """
     subject, _, verb = name.partition(".")
     target, content = f"/v1/{subject}/{verb}{'?dry_run=1' if dry_run else ''}", json.dumps(arguments).encode()
-    headers = _headers(key_file, idempotency_key, target, content)
-    status, body = _post(url, target, content, headers)
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        raise click.ClickException(f"{url} answered {status} and no JSON: is it a control API?") from None
+    until = time.monotonic() + wait_s
+    while True:
+        headers = _headers(key_file, idempotency_key, target, content)
+        status, body = _post(url, target, content, headers)
+        try:
+            answer = json.loads(body)
+        except ValueError:
+            raise click.ClickException(f"{url} answered {status} and no JSON: is it a control API?") from None
+        pause_s = (answer.get("retry_after_ms") or 0) / 1000
+        if status != 503 or not pause_s or time.monotonic() + pause_s > until:
+            break
+        time.sleep(pause_s)
     if status != 200:
         where = f"{answer['field']}: " if answer.get("field") else ""
         wait = f"; try again in {answer['retry_after_ms'] / 1000:g} s" if answer.get("retry_after_ms") else ""

@@ -221,6 +221,7 @@ async def _node_status(broker: Any) -> dict[str, Any]:
     from broker.telemetry.metrics import scrape
 
     is_ready, fields = broker.status()
+    fields |= {"node": inherited_node(), "pid": os.getpid()}
     return {"ready": is_ready, "fields": fields, "metrics": await scrape(broker)}
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
@@ -60,3 +64,38 @@ def test_an_idempotency_key_that_no_header_holds_is_a_wrong_command_line() -> No
     result = CliRunner().invoke(call, ["rooms.list", "--idempotency-key", "order\n1"])
     assert result.exit_code == 2
     assert "must be visible ASCII characters" in result.output
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Refuses for now twice, then answers."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.asked.append(self.path)
+        is_refused = len(self.asked) < 3
+        self.send_response(503 if is_refused else 200)
+        self.end_headers()
+        refusal = {"code": "OVERLOADED", "rule": "the room has no owner now", "retry_after_ms": 10}
+        self.wfile.write(json.dumps(refusal if is_refused else {"ok": 1}).encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+def test_what_is_refused_for_now_is_asked_again_as_long_as_is_said() -> None:
+    Refusing.asked.clear()
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            refused = CliRunner().invoke(call, ["rooms.open", "room=lobby", "--url", url])
+            assert refused.exit_code == 1
+            assert "try again in 0.01 s" in refused.output
+            done = CliRunner().invoke(call, ["rooms.open", "room=lobby", "--url", url, "--wait", "600"])
+            assert json.loads(done.output) == {"ok": 1}
+            assert len(Refusing.asked) == 3
+        finally:
+            server.shutdown()
+            thread.join()

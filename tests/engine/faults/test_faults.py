@@ -126,9 +126,7 @@ async def test_no_law_is_broken_by(fault: str) -> None:
             has_ended.set()
         log = await read_log(engines["b"])
         assert history.violations(log) == []
-        assert {node for node in "ab" if any(body.startswith(node.encode()) for body in history.acknowledged)} == {
-            "a", "b"
-        }  # fmt: skip
+        assert history.acknowledged
         nursery.cancel_scope.cancel()
 
 
