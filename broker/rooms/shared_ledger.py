@@ -51,6 +51,7 @@ from broker.ledger import (
 )
 from broker.ledger.entries import Submission
 from broker.ledger.lock import is_left
+from broker.ledger.schema import database_path
 from broker.rooms import combo_records, highlight_records, key_records, score_records
 from broker.rooms.replaced_facts import ReplacedFacts
 from broker.rooms.room_log import AGAIN_S, RoomLog
@@ -144,6 +145,8 @@ class SharedLedger(Ledger):
 
     def __init__(self, directory: Path, *, engine: Engine, **settings: Any) -> None:  # Any: those of `Ledger`
         _remove_left_copies(_made(directory))
+        if database_path(directory).exists():
+            log.warning("a ledger of a broker without an engine is not read", path=str(database_path(directory)))
         self._copy = tempfile.TemporaryDirectory(prefix=COPY_PREFIX, dir=directory)
         super().__init__(Path(self._copy.name), **settings)
         self._engine = engine

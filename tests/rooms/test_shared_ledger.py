@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from broker.engine.base import Engine, Granted, OwnerRecord
 from broker.ledger import (
@@ -166,3 +167,22 @@ async def test_a_room_of_which_nobody_has_the_memory_begins_anew(tmp_path: Path)
             await own(b, second)
             assert await texts(second) == []
             assert await submit(second, announced(b"other")) == Committed((1,))
+
+
+async def test_a_ledger_without_an_engine_that_is_not_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").touch()
+    async with memory_lab() as lab:
+        with capture_logs() as lines:
+            async with running_ledger(tmp_path, (await lab.open("a"))[0]):
+                pass
+    assert [line["path"] for line in lines if "is not read" in line["event"]] == [str(tmp_path / "ledger.db")]
+
+
+async def test_copies_of_processes_that_were_killed_are_removed(tmp_path: Path) -> None:
+    left = tmp_path / "copy-left"
+    left.mkdir()
+    (left / "ledger.lock").touch()
+    async with memory_lab() as lab, running_ledger(tmp_path, (await lab.open("a"))[0]):
+        assert not left.exists()
+        async with running_ledger(tmp_path, (await lab.open("b"))[0]):
+            assert len(list(await trio.Path(tmp_path).glob("copy-*"))) == 2  # that of a process that lives stays
