@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from broker.config.engine import EngineConfig
+from broker.config.files import user_path
 from broker.config.redis_url import parse_url
 from broker.engine.link import LinkLimits
 from broker.engine.redis import RedisEngine, RedisSettings
@@ -26,8 +27,8 @@ def redis_settings(config: EngineConfig) -> RedisSettings:
         durability=config.durability,
         allow_eviction=config.allow_eviction,
         start_timeout_s=config.start_timeout_s,
-        tls_ca=config.tls_ca_file or "",
-        tls_cert=config.tls_cert_file or "",
+        tls_ca=str(user_path(config.tls_ca_file)) if config.tls_ca_file else "",
+        tls_cert=str(user_path(config.tls_cert_file)) if config.tls_cert_file else "",
         links=LinkLimits(connect_timeout_s=config.connect_timeout_s, ping_timeout_s=config.ping_timeout_s),
     )
 

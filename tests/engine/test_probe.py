@@ -110,3 +110,8 @@ async def test_missing_rights_and_a_wrong_password_are_named(tmp_path: Path) -> 
         assert wrong.prevents
         assert "WRONGPASS" in wrong.detail
         assert "other-one" not in str(wrong)
+
+
+def test_a_tilde_in_the_name_of_a_certificate_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert redis_settings(EngineConfig(url="rediss://h", tls_ca_file="~/ca.pem")).tls_ca == "/home/ann/ca.pem"
