@@ -81,11 +81,11 @@ from broker.telemetry.logs import LogFile, configure, report_left_out
 from broker.telemetry.loop_monitor import LoopMonitor
 from broker.telemetry.metrics import Stats, scrape
 from broker.telemetry.overview import Overview
-from broker.users.conversations import Conversations
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
 from broker.users.revocations import Revocations
 from broker.users.sanctions import Sanctions
+from broker.users.talk import Talk
 from broker.webhooks.events import WebhookEvents
 from broker.webhooks.questions import Questions
 from broker.webhooks.service import WebhookDeliveries
@@ -158,7 +158,7 @@ class Broker:
         """The durable part; None: this broker has no data directory."""
         self.users = UserRegistry(config.link.connections_per_user)
         """Open sessions by user."""
-        self.webhooks = self.room_store = self.queries = self.history = self.inboxes = self.conversations = None
+        self.webhooks = self.room_store = self.queries = self.history = self.inboxes = None
         if self.ledger is not None:
             self.webhooks = WebhookDeliveries(config.webhooks, self.ledger, self.webhook_events, wall_ms, rng)
             self.queries = LedgerQueries(self.ledger)
@@ -168,7 +168,6 @@ class Broker:
                 self.ledger, self.queries, self.users, wall_ms, config.ledger.direct_expiry_h * 3600,
                 self.webhook_events.direct_acked,
             )  # fmt: skip
-            self.conversations = Conversations(self.ledger, self.inboxes, self.users, wall_ms, self.webhook_events)
             self.room_store = RoomStore(
                 self.ledger, wall_ms, reports=RoomReports(self.webhook_events, self.webhooks.submit, wall_ms),
                 directs=self.inboxes if engine is None else None, review_space=configured.review_space(config),
@@ -201,22 +200,18 @@ class Broker:
         self.revocations = Revocations(self.ledger, wall_ms)
         self.word_lists = OwnLists(self.ledger, self.screening, wall_ms)
         self.sanctions = Sanctions(self.hub.sanctions, self.ledger, self.clock, self.webhook_events)
-        self.erasures = None
+        self.erasures = self.talk = None
         if self.ledger is not None and self.room_store is not None and self.inboxes is not None:
+            self.talk = Talk(
+                self.ledger, self.inboxes, self.users, self.hub.preferences, wall_ms, clock, self.webhook_events
+            )
             self.erasures = Erasures(
-                self.ledger,
-                self.hub,
-                self.room_store,
-                self.users,
-                self.inboxes,
-                self.revocations,
-                wall_ms,
-                self.conversations,
+                self.ledger, self.hub, self.room_store, self.users, self.inboxes, self.revocations, wall_ms, self.talk
             )
         self._parts = Parts(
             self.hub, self.users, rules.types, self.ledger, self.inboxes, self.locks, self.broadcasts, control_of(self),
             clock, wall_ms, self.revocations, self.word_lists, self.sanctions, self.webhooks, self.questions,
-            self.erasures, self.room_store, self.conversations,
+            self.erasures, self.room_store, self.talk,
         )  # fmt: skip
         self.operations = Operations(self._parts)
         self.action_runs = ActionRuns(actions, self._parts, self.operations, lambda: self.api_keys)
@@ -266,7 +261,7 @@ class Broker:
                 self._nursery = nursery
                 await nursery.start(self.fanout.run)
                 await nursery.start(self.hub.run)
-                for part in (self.queries, self.inboxes, self.conversations, self.questions, self.webhooks):
+                for part in (self.queries, self.inboxes, self.talk, self.questions, self.webhooks):
                     if part is not None:
                         await nursery.start(part.run)
                 await nursery.start(self.broadcasts.run)
@@ -321,8 +316,8 @@ class Broker:
             self.hub.restore_ended(await self.room_store.ended_ago_s(reopen_s, continued_ms))
             if self.inboxes is not None:
                 await self.inboxes.load()
-            if self.conversations is not None:
-                await self.conversations.load()
+            if self.talk is not None:
+                await self.talk.load()
             yield
             nursery.cancel_scope.cancel()
 

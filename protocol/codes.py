@@ -288,6 +288,8 @@ class ErrorCode(IntEnum):
     """No action of this id can be undone."""
     UNKNOWN_CONVERSATION = 117
     """There is no conversation of this id with the caller, or with the user that a backend names."""
+    UNKNOWN_CALL = 118
+    """The user takes part in no RTC call of this id, or not any more."""
 
     NOT_ALLOWED = 201
     """The role may not do this."""
@@ -356,6 +358,8 @@ class ErrorCode(IntEnum):
     SEAT_TAKEN = 310
     SLOW_MODE = 311
     """The user has chatted in this room a short while ago."""
+    BUSY = 312
+    """The user, or the other one, has another RTC call."""
 
     INTERNAL_ERROR = 401
     """The request met a defect of the broker, whose log has it; the effect of the request is unknown."""

@@ -67,6 +67,8 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.SLOW_MODE: 429,
     ErrorCode.UNKNOWN_ACTION: 404,
     ErrorCode.UNKNOWN_CONVERSATION: 404,
+    ErrorCode.UNKNOWN_CALL: 404,
+    ErrorCode.BUSY: 409,
     ErrorCode.TOO_MANY_MEMBERS: 409,
     ErrorCode.NOT_OPEN: 409,
     ErrorCode.ALL_RESERVED: 409,

@@ -48,7 +48,7 @@ from protocol.operations.conversations import (
     TypingShown,
 )
 
-__all__ = ["HANDLERS", "find_own"]
+__all__ = ["HANDLERS", "check_mute", "find_own"]
 
 MAX_PAGE_BYTES = 40 * 1024
 """Messages of one page: an answer to a CALL has at most 64 KiB."""
@@ -142,7 +142,7 @@ def _send(parts: Parts, caller: Caller, request: SendMessage) -> SentMessage | D
         raise OperationError(ErrorCode.NOT_ALLOWED, "is not possible", "conversation")
     is_shadowed = False
     if not caller.is_backend:
-        is_shadowed = _check_mute(parts, caller)
+        is_shadowed = check_mute(parts, caller)
         request, is_hidden = _screened(parts, caller, request)
         is_shadowed |= is_hidden
     parts.charge_messages(caller, 1)
@@ -179,7 +179,7 @@ def _sent(conversation: Conversation, offset: int, result: LedgerResult) -> Sent
     return SentMessage(first_offset(result), True)
 
 
-def _check_mute(parts: Parts, caller: Caller) -> bool:
+def check_mute(parts: Parts, caller: Caller) -> bool:
     """Return whether what the caller says is shown to nobody; OperationError MUTED where it is muted everywhere."""
     sanctions = parts.hub.sanctions
     if not sanctions.mutes:
@@ -252,7 +252,7 @@ def _show_typing(parts: Parts, caller: Caller, request: ShowTyping) -> TypingSho
 
 def _is_muted(parts: Parts, caller: Caller) -> bool:
     try:
-        return _check_mute(parts, caller)
+        return check_mute(parts, caller)
     except OperationError:
         return True
 
@@ -305,6 +305,8 @@ async def _block(parts: Parts, caller: Caller, request: BlockUser) -> BlockedUse
         raise OperationError(ErrorCode.BAD_FIELD, "must be another user", "user")
     other = plain_name(request.user)
     await _written(lambda on_done: service.block(user, other, on_done, is_blocked=request.blocked))
+    if parts.presences is not None:
+        parts.presences.note(user)
     return BlockedUser(request.user, request.blocked)
 
 

@@ -51,10 +51,10 @@ from broker.operations.kept import ask, keep, later
 from broker.rooms.erased_rooms import erase_in_checkpoint
 from broker.rooms.hub import Hub
 from broker.rooms.room_store import RoomStore
-from broker.users.conversations import Conversations
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
 from broker.users.revocations import Revocations
+from broker.users.talk import Talk
 from protocol.codes import CloseCode, ErrorCode
 from protocol.frames import pack_body
 from protocol.operations.users import ErasureState
@@ -115,7 +115,7 @@ class Erasures:
         inboxes: Inboxes,
         revocations: Revocations,
         unix_ms: Callable[[], int],
-        conversations: Conversations | None = None,
+        talk: Talk | None = None,
     ) -> None:
         self._ledger = ledger
         self._hub = hub
@@ -124,7 +124,7 @@ class Erasures:
         self._inboxes = inboxes
         self._revocations = revocations
         self._unix_ms = unix_ms
-        self._conversations = conversations
+        self._talk = talk
         self._jobs: OrderedDict[tuple[str, str], ErasureJob] = OrderedDict()
         self._wake = trio.Event()
         self._is_scrubbing = False
@@ -236,8 +236,8 @@ class Erasures:
         """Erase what is in memory; return whether that is done, or has to be called again."""
         user = erasure.qualified
         self._inboxes.forget(user)
-        if self._conversations is not None:
-            self._conversations.erase(erasure.tenant, erasure.user)
+        if self._talk is not None:
+            self._talk.erase(erasure.tenant, erasure.user)
         self._hub.sanctions.forget(user)
         self._hub.preferences.forget(user)
         if self._rooms.reports is not None:

@@ -22,9 +22,12 @@ from broker.rooms.room_store import RoomStore
 from broker.rooms.word_lists import OwnLists
 from broker.users.conversations import Conversations
 from broker.users.inbox import Inboxes
+from broker.users.presence import Presences
 from broker.users.registry import UserRegistry
 from broker.users.revocations import Revocations
+from broker.users.rtc import RtcService
 from broker.users.sanctions import Sanctions
+from broker.users.talk import Talk
 from broker.webhooks.questions import Questions
 from broker.webhooks.service import WebhookDeliveries
 from protocol.codes import ErrorCode
@@ -87,9 +90,24 @@ class Parts:
     """None where nothing is kept."""
     room_store: RoomStore | None = None
     """None where nothing is kept."""
-    conversations: Conversations | None = None
+    talk: Talk | None = None
     """None where nothing is kept."""
     lottery_proofs: LotteryProofs = field(default_factory=LotteryProofs)
+
+    @property
+    def conversations(self) -> Conversations | None:
+        """Conversations of users; None where nothing is kept."""
+        return None if self.talk is None else self.talk.conversations
+
+    @property
+    def presences(self) -> Presences | None:
+        """Presence of users; None where nothing is kept."""
+        return None if self.talk is None else self.talk.presences
+
+    @property
+    def rtc(self) -> RtcService | None:
+        """RTC calls of users; None where nothing is kept."""
+        return None if self.talk is None else self.talk.rtc
 
     def room(self, name: str) -> Room:
         """Return an open room; OperationError UNKNOWN_ROOM where there is none."""

@@ -118,6 +118,8 @@ async def _set_preferences(parts: Parts, caller: Caller, request: SetPreferences
     elif changes:
         await keep(ledger, items)
     parts.hub.preferences.change(request.user, changes)
+    if parts.presences is not None:
+        parts.presences.note(request.user)
     if visibility is not None:
         for room in parts.hub:
             room.state.rankings.show_again()

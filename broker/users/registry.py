@@ -6,6 +6,7 @@ A session is in it from AUTH to its end. Bounded by the connections that the bro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from protocol.codes import Lane
@@ -37,6 +38,8 @@ class UserRegistry:
     def __init__(self, max_per_user: int, max_per_app: int | None = None) -> None:
         self.max_per_user = max_per_user
         self.max_per_app = max_per_user if max_per_app is None else max_per_app
+        self.on_change: Callable[[str, bool], None] = lambda user_id, is_online: None
+        """Called when a user has its first session, and when it has none any more."""
         self._sessions: dict[str, UserSession | tuple[UserSession, ...]] = {}
         """By user: the session itself where it is the only one, as mostly; a tuple weighs 48 bytes."""
 
@@ -71,6 +74,7 @@ class UserRegistry:
             return False
         if before is None:
             self._sessions[user_id] = session
+            self.on_change(user_id, True)
         else:
             self.attach(user_id, session)
         return True
@@ -79,6 +83,8 @@ class UserRegistry:
         """Register a session whose number another node bounds."""
         sessions = self.sessions(user_id)
         self._sessions[user_id] = (*sessions, session) if sessions else session
+        if not sessions:
+            self.on_change(user_id, True)
 
     def longest_silent(self, user_id: str) -> UserSession:
         """Return the session of a user that was heard least recently, the oldest of several. KeyError without one."""
@@ -89,8 +95,8 @@ class UserRegistry:
         sessions = tuple(each for each in self.sessions(user_id) if each is not session)
         if sessions:
             self._sessions[user_id] = sessions if len(sessions) > 1 else sessions[0]
-        else:
-            self._sessions.pop(user_id, None)
+        elif self._sessions.pop(user_id, None) is not None:
+            self.on_change(user_id, False)
 
 
 def _all(sessions: UserSession | tuple[UserSession, ...]) -> tuple[UserSession, ...]:

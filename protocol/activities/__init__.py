@@ -26,11 +26,13 @@ from . import (
     packets,
     pk,
     polls,
+    presence,
     products,
     quizzes,
     rains,
     rankings,
     reviews,
+    rtc,
     sales,
     schedules,
 )
@@ -65,10 +67,12 @@ ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
     *packets.ROWS,
     *rains.ROWS,
     *polls.ROWS,
+    *presence.ROWS,
     *coupons.ROWS,
     *quizzes.ROWS,
     *rankings.ROWS,
     *reviews.ROWS,
+    *rtc.ROWS,
 )
 REPORTS: tuple[EventRow, ...] = (
     *audiences.REPORTS,
@@ -84,6 +88,7 @@ REPORTS: tuple[EventRow, ...] = (
     *coupons.REPORTS,
     *quizzes.REPORTS,
     *reviews.REPORTS,
+    *rtc.REPORTS,
 )
 VIEWS: tuple[ActivityViewRow, ...] = (
     *audiences.VIEWS,

@@ -24,11 +24,13 @@ from .subjects.orders import AsyncOrdersCalls, OrdersCalls
 from .subjects.packets import AsyncPacketsCalls, PacketsCalls
 from .subjects.pk import AsyncPkCalls, PkCalls
 from .subjects.polls import AsyncPollsCalls, PollsCalls
+from .subjects.presence import AsyncPresenceCalls, PresenceCalls
 from .subjects.products import AsyncProductsCalls, ProductsCalls
 from .subjects.quizzes import AsyncQuizzesCalls, QuizzesCalls
 from .subjects.rains import AsyncRainsCalls, RainsCalls
 from .subjects.rankings import AsyncRankingsCalls, RankingsCalls
 from .subjects.rooms import AsyncRoomsCalls, RoomsCalls
+from .subjects.rtc import AsyncRtcCalls, RtcCalls
 from .subjects.sales import AsyncSalesCalls, SalesCalls
 from .subjects.schedules import AsyncSchedulesCalls, SchedulesCalls
 from .subjects.users import AsyncUsersCalls, UsersCalls
@@ -64,6 +66,8 @@ class OperationCalls:
         self.products = ProductsCalls(call)
         self.orders = OrdersCalls(call)
         self.polls = PollsCalls(call)
+        self.rtc = RtcCalls(call)
+        self.presence = PresenceCalls(call)
         self.quizzes = QuizzesCalls(call)
         self.audiences = AudiencesCalls(call)
         self.moderation = ModerationCalls(call)
@@ -99,6 +103,8 @@ class AsyncOperationCalls:
         self.products = AsyncProductsCalls(call)
         self.orders = AsyncOrdersCalls(call)
         self.polls = AsyncPollsCalls(call)
+        self.rtc = AsyncRtcCalls(call)
+        self.presence = AsyncPresenceCalls(call)
         self.quizzes = AsyncQuizzesCalls(call)
         self.audiences = AsyncAudiencesCalls(call)
         self.moderation = AsyncModerationCalls(call)

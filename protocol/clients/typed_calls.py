@@ -187,6 +187,7 @@ from ..operations.packets import (
 )
 from ..operations.pk import AnswerPk, EndPk, InviteToPk
 from ..operations.polls import CastVote, ClosePoll, CreatePoll, ListPolls, PollPage, PollResults, RevealPoll
+from ..operations.presence import PresenceStates, SetVisible, VisibleSet, WatchPresence
 from ..operations.products import (
     Arrangement,
     ArrangeProducts,
@@ -243,6 +244,7 @@ from ..operations.rooms import (
     SetPhase,
     SetRules,
 )
+from ..operations.rtc import AcceptedRtc, AcceptRtc, EndedRtc, GetRtc, HangUpRtc, OwnRtc, RejectRtc, RingingRtc, RingRtc
 from ..operations.sales import (
     CancelClaim,
     CancelSale,
@@ -740,6 +742,27 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["polls.list"] | ListPolls, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> PollPage: ...
+    @overload
+    async def __call__(self, operation: Literal["rtc.ring"] | RingRtc, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RingingRtc: ...
+    @overload
+    async def __call__(self, operation: Literal["rtc.accept"] | AcceptRtc, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> AcceptedRtc: ...
+    @overload
+    async def __call__(self, operation: Literal["rtc.reject"] | RejectRtc, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> EndedRtc: ...
+    @overload
+    async def __call__(self, operation: Literal["rtc.hang_up"] | HangUpRtc, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> EndedRtc: ...
+    @overload
+    async def __call__(self, operation: Literal["rtc.mine"] | GetRtc, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> OwnRtc: ...
+    @overload
+    async def __call__(self, operation: Literal["presence.watch"] | WatchPresence, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> PresenceStates: ...
+    @overload
+    async def __call__(self, operation: Literal["presence.set_visible"] | SetVisible, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> VisibleSet: ...
     @overload
     async def __call__(self, operation: Literal["quizzes.create"] | CreateQuiz, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> QuizView: ...

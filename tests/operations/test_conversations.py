@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from broker.core.users import conversations as core
-from broker.operations.caller import Caller, OperationError
-from broker.server import Broker
+from broker.operations.caller import OperationError
 from broker.users import conversations as service
-from protocol.codes import ErrorCode, Role
+from protocol.codes import ErrorCode
 from protocol.json_values import as_json
-from protocol.messages import Direct
-from protocol.operations import BY_NAME, KeyUse
-from tests.support.broker import RawLink
+from tests.support.conversations import do, event, group, refusal, user
 from tests.support.directs import ack, acked, login, nothing_more
 from tests.support.durable import disk, durable_broker
 from tests.support.erasing import finished
@@ -31,40 +26,6 @@ from tests.support.webhooks import events_of, hook_settings
 pytestmark = pytest.mark.integration
 
 IMAGE = {"url": "https://cdn.example/a.jpg", "kind": 1, "size_bytes": 10, "sha256": "a" * 64}
-
-
-def user(name: str, tenant: str = "") -> Caller:
-    roles = frozenset({Role.VIEWER})
-    return Caller(name, name.title(), "127.0.0.1", lambda room: None, roles, tenant=tenant)
-
-
-async def do(broker: Broker, caller: str | Caller, operation: str, key: str = "", **fields: Any) -> Any:
-    """Call an operation as a user; return its result."""
-    row = BY_NAME[f"conversations.{operation}"]
-    caller = user(caller) if isinstance(caller, str) else caller
-    key = key or ("k" if row.key is KeyUse.REQUIRED else "")
-    result, _ = await broker.operations.call(replace(caller, key=key), row, fields)
-    return result
-
-
-async def refusal(broker: Broker, caller: str | Caller, operation: str, **fields: Any) -> tuple[ErrorCode, str]:
-    with pytest.raises(OperationError) as caught:
-        await do(broker, caller, operation, **fields)
-    return caught.value.code, caught.value.field
-
-
-async def event(link: RawLink, verb: str = "message") -> tuple[int, dict[str, Any]]:
-    """Return number and data of the next event of this name."""
-    while True:
-        _, direct = await link.expect(Direct)
-        name, _, data = direct.payload[:3]
-        if name == f"conversations.{verb}":
-            return direct.direct_id, data
-
-
-async def group(broker: Broker, *users: str, id: str = "tea") -> str:
-    await operate(broker, "conversations.create", id, "Tea", users)
-    return id
 
 
 async def test_a_message_is_delivered_until_it_is_acknowledged_and_read_on_another_device(directory: Path) -> None:

@@ -1,0 +1,118 @@
+"""RTC calls of a broker: rings the devices of users, hands both the token, and ends calls that nobody answers."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable
+
+import trio
+
+from broker.core.tenants.names import plain_name
+from broker.core.users.rtc import RING_S, CallEnd, RtcCall, RtcTable
+from broker.ledger import Ledger
+from broker.users.conversations import Conversations
+from broker.users.registry import UserRegistry
+from broker.webhooks.events import WebhookEvents
+from protocol.activities import activity_payload
+from protocol.activities.rtc import RtcAccepted, RtcAnswered, RtcEnded, RtcEndedData, RtcRinging, RtcRingingData
+from protocol.codes import Lane, MessageType
+from protocol.messages import Direct
+
+__all__ = ["RtcService"]
+
+TICK_S = 0.5
+
+
+class RtcService:
+    """All calls of one broker. Counter ``rung`` only grows."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        conversations: Conversations,
+        users: UserRegistry,
+        unix_ms: Callable[[], int],
+        clock: Callable[[], float],
+        events: WebhookEvents,
+    ) -> None:
+        self.table = RtcTable()
+        self._ledger = ledger
+        self._conversations = conversations
+        self._users = users
+        self._unix_ms = unix_ms
+        self._clock = clock
+        self._events = events
+        self._wake = trio.Event()
+        self.rung = 0
+        """Calls that have begun."""
+
+    @property
+    def open_calls(self) -> int:
+        """Calls that ring or are answered."""
+        return len(self.table)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """End calls that nobody answers, and those of users who are gone. Until cancelled."""
+        task_status.started()
+        while True:
+            if not len(self.table):
+                self._wake = trio.Event()
+                await self._wake.wait()
+            await trio.sleep(TICK_S)
+            for call, why in self.table.due(self._clock()):
+                self.end(call, why)
+
+    def on_change(self, user: str, is_online: bool) -> None:
+        """Take note of a user's first link, or that the last one has ended."""
+        self.table.set_online(user, self._clock(), is_online=is_online)
+
+    def ring(self, conversation: str, caller: str, name: str, callee: str, *, video: bool) -> RtcCall | None:
+        """Begin a call between two users (qualified ids); None: one of them has another one, or there are too many."""
+        call = RtcCall(
+            secrets.token_hex(8), conversation, caller, callee, secrets.token_urlsafe(24), self._clock()
+        )  # fmt: skip
+        if not self.table.ring(call):
+            return None
+        self.rung += 1
+        self._wake.set()
+        ringing = RtcRinging(plain_name(conversation), plain_name(caller), name, video, round(RING_S * 1000))
+        self._show((callee,), "ringing", call, ringing)
+        data = RtcRingingData(call.id, plain_name(conversation), plain_name(caller), plain_name(callee), video)
+        self._report("rtc.ringing", call, data)
+        return call
+
+    def accept(self, call: RtcCall, user: str) -> bool:
+        """Answer a call; False where it does not ring at this user, or another device was quicker."""
+        if not self.table.accept(call, user, self._clock()):
+            return False
+        self._show((call.callee,), "answered", call, RtcAnswered())
+        self._show((call.caller,), "accepted", call, RtcAccepted(call.token))
+        return True
+
+    def end(self, call: RtcCall, why: CallEnd) -> None:
+        """End a call; nothing happens where it has ended already."""
+        if not self.table.end(call):
+            return
+        lasted_ms = 0 if call.answered_at is None else max(0, round((self._clock() - call.answered_at) * 1000))
+        self._show(call.users, "ended", call, RtcEnded(why.value, lasted_ms))
+        caller, callee = map(plain_name, call.users)
+        self._report("rtc.ended", call, RtcEndedData(call.id, caller, callee, why.value, lasted_ms))
+
+    def forget(self, user: str) -> None:
+        """End the call of a user who is being erased."""
+        call = self.table.of_user(user)
+        if call is not None:
+            self.end(call, CallEnd.LOST)
+
+    def _show(self, users: Iterable[str], verb: str, call: RtcCall, data: object) -> None:
+        payload = activity_payload(f"rtc.{verb}", call.id, data)
+        direct = Direct(0, MessageType.ACTIVITY, self._unix_ms(), payload)
+        for user in users:
+            for session in self._users.sessions(user):
+                session.send(direct, lane=Lane.COMMERCE)
+
+    def _report(self, kind: str, call: RtcCall, data: object) -> None:
+        """Report to the platform, where it asks and the ledger takes it: a call goes on without."""
+        items = self._events.of_user(kind, call.caller, data, self._unix_ms())
+        if items:
+            self._ledger.record(items, lambda result: None)

@@ -1,0 +1,61 @@
+"""What users of one broker have beside rooms, and which needs a ledger: conversations, presence, RTC calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from broker.core.tenants.names import qualify
+from broker.core.users.preferences import PreferenceTable
+from broker.ledger import Ledger
+from broker.users.conversations import Conversations
+from broker.users.inbox import Inboxes
+from broker.users.presence import Presences
+from broker.users.registry import UserRegistry
+from broker.users.rtc import RtcService
+from broker.webhooks.events import WebhookEvents
+
+__all__ = ["Talk"]
+
+
+class Talk:
+    """Conversations, presence and RTC calls of one broker."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        inboxes: Inboxes,
+        users: UserRegistry,
+        preferences: PreferenceTable,
+        unix_ms: Callable[[], int],
+        clock: Callable[[], float],
+        events: WebhookEvents,
+    ) -> None:
+        self.conversations = Conversations(ledger, inboxes, users, unix_ms, events)
+        self.presences = Presences(ledger, self.conversations, users, preferences, unix_ms)
+        self.rtc = RtcService(ledger, self.conversations, users, unix_ms, clock, events)
+        users.on_change = self._on_change
+
+    def _on_change(self, user: str, is_online: bool) -> None:
+        self.presences.on_change(user, is_online)
+        self.rtc.on_change(user, is_online)
+
+    async def load(self) -> None:
+        """Take over what the last run has kept. At the start, before connections are accepted."""
+        await self.conversations.load()
+        await self.presences.load()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the tasks of the parts until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.conversations.run)
+            await nursery.start(self.presences.run)
+            await nursery.start(self.rtc.run)
+            task_status.started()
+
+    def erase(self, tenant: str, user: str) -> None:
+        """Forget a user (plain id) who is being erased."""
+        self.conversations.erase(tenant, user)
+        self.presences.forget(qualify(tenant, user))
+        self.rtc.forget(qualify(tenant, user))

@@ -1,0 +1,42 @@
+"""Watches of presence: a watcher is told each change once, and nothing is left of who has gone."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.core.users.presence import PresenceTable
+
+users = st.sampled_from(["ann", "bob", "cem"])
+steps: st.SearchStrategy[tuple[str, str, set[str]]] = st.one_of(
+    st.tuples(st.just("watch"), users, st.sets(users)),
+    st.tuples(st.just("end"), users, st.just(set())),
+    st.tuples(st.sampled_from(["on", "off"]), users, st.just(set())),
+)
+
+
+@given(st.lists(steps, max_size=40))
+def test_watchers_know_what_they_were_told(taken: list[tuple[str, str, set[str]]]) -> None:
+    table = PresenceTable()
+    watched: dict[str, set[str]] = {}
+    told: dict[tuple[str, str], bool] = {}
+    for kind, user, others in taken:
+        if kind in ("watch", "end"):
+            for other in watched.pop(user, set()):
+                del told[user, other]
+            if kind == "watch":
+                table.watch(user, others)
+                watched[user] = others
+                told |= {(user, other): False for other in others}
+            else:
+                table.end(user)
+        else:
+            for watcher in table.watchers(user):
+                is_news = told[watcher, user] is not (kind == "on")
+                assert table.must_tell(user, watcher, is_online=kind == "on") is is_news
+                assert not table.must_tell(user, watcher, is_online=kind == "on")
+                told[watcher, user] = kind == "on"
+        assert table.watches == len(told)
+        for each in ("ann", "bob", "cem"):
+            assert set(table.watchers(each)) == {watcher for watcher, other in told if other == each}
+            assert table.is_watched(each) is bool(table.watchers(each))
