@@ -28,12 +28,13 @@ from broker.core.tenants.names import qualify
 from broker.http.json_body import MAX_BODY_BYTES, parse_body, wrong_field
 from broker.http.live import MAX_SECONDS, LiveParts, LiveResponse, LiveStreams
 from broker.http.openapi import DRY_RUN, document, reference_page
-from broker.http.overview import OverviewParts, OverviewResponse, OverviewTexts
+from broker.http.overview import OverviewResponse, OverviewTexts
 from broker.http.page_files import PageSite
 from broker.http.problems import HttpProblem, problem_of
 from broker.net.loopback import FORWARDED_HEADERS, is_of_this_machine
 from broker.operations.caller import Caller, OperationError
 from broker.operations.calls import Operations
+from broker.telemetry.history import HISTORY_S
 from protocol.codes import Role
 from protocol.fields import schema_of
 from protocol.json_values import as_json
@@ -67,7 +68,7 @@ class ApiParts:
     started_at_s: float
     """Unix seconds."""
     live: LiveParts
-    overview: OverviewParts
+    overview: OverviewTexts
     pages: PageSite | None = None
     """The console with its files; None: there is none."""
 
@@ -81,7 +82,7 @@ class _Api:
         self._refusals = Gcra(REFUSALS, MAX_ADDRESSES)
         self._nonces = NonceTable(since=parts.started_at_s)
         self._live = LiveStreams(parts.live)
-        self._overview = OverviewTexts(parts.overview, parts.clock)
+        self._overview = parts.overview
         self._body_bytes = 0
 
     # ---- who calls
@@ -265,7 +266,7 @@ class _Api:
             if self._parts.is_draining():
                 raise HttpProblem(503, "OVERLOADED", "the broker drains", "", DRAIN_RETRY_MS)
             caller = self.caller(request, key, row)
-            arguments = {"room": request.path_params["room"], "seconds": _seconds(request)}
+            arguments = {"room": request.path_params["room"], "seconds": _seconds(request, MAX_SECONDS, 1)}
             try:
                 result, _ = await self._parts.operations.call(caller, row, arguments)
             except OperationError as error:
@@ -302,10 +303,11 @@ class _Api:
             if key is not None and (key.tenant or Scope.ADMIN not in key.scopes):
                 raise HttpProblem(403, "NOT_ALLOWED", "is for keys of no tenant with the scope admin")
             account = self.caller(request, key, BY_NAME["broker.stats"]).account
+            seconds = _seconds(request, HISTORY_S, 0)
             self._live.enter(account)
         except HttpProblem as problem:
             return problem.response(request_id)
-        return OverviewResponse(self._overview, self._live, account, partial(self._holds, key))
+        return OverviewResponse(self._overview, self._live, account, partial(self._holds, key), seconds)
 
     async def openapi(self, request: Request) -> Response:
         """Answer ``GET /v1/openapi.json``."""
@@ -361,14 +363,14 @@ def make_app(parts: ApiParts) -> Starlette:
     )
 
 
-def _seconds(request: Request) -> int:
+def _seconds(request: Request, most: int, default: int) -> int:
     """Return how many past seconds a stream begins with. Problem BAD_FIELD for another number or parameter."""
     for name, value in request.query_params.multi_items():
         if name != "seconds":
             raise HttpProblem(400, "BAD_FIELD", "is no parameter here", name[:64])
-        if not (value.isascii() and value.isdecimal() and len(value) < 3 and 1 <= int(value) <= MAX_SECONDS):
-            raise HttpProblem(400, "BAD_FIELD", f"must be an integer 1..{MAX_SECONDS}", name)
-    return int(request.query_params.get("seconds", "1"))
+        if not (value.isascii() and value.isdecimal() and len(value) < 4 and 1 <= int(value) <= most):
+            raise HttpProblem(400, "BAD_FIELD", f"must be an integer 1..{most}", name)
+    return int(request.query_params.get("seconds", default))
 
 
 def _dry_run(request: Request, row: OperationRow) -> bool:

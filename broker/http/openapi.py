@@ -11,6 +11,7 @@ from typing import Any
 
 from broker.http.live import MAX_SECONDS
 from broker.http.problems import STATUS
+from broker.telemetry.history import HISTORY_S
 from protocol.codes import MESSAGE_TYPES, ErrorCode, MessageType, Role
 from protocol.fields import RECORD_SCHEMAS, SCHEMA_PREFIX, schema_of
 from protocol.json_values import as_json
@@ -106,6 +107,7 @@ def _reads() -> dict[str, dict[str, Any]]:
         "name": "seconds", "in": "query",
         "schema": {"type": "integer", "minimum": 1, "maximum": MAX_SECONDS, "default": 1},
     }  # fmt: skip
+    past = {"name": "seconds", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": HISTORY_S}}
     text = {"type": "string"}
     return {
         "/stats/{room}": _read(
@@ -116,8 +118,9 @@ def _reads() -> dict[str, dict[str, Any]]:
         ),
         "/stats": _read(
             "stats.broker", "Live statistics of the broker, an event a second, as Server-Sent Events.",
-            "For keys of no tenant with the scope admin.", "text/event-stream", {"type": "object"}, (),
-            (401, 403, 429, 503),
+            "For keys of no tenant with the scope admin. With `seconds` an event `history` comes first: arrays of one"
+            " number a second by name, the oldest first.",
+            "text/event-stream", {"type": "object"}, (past,), (400, 401, 403, 429, 503),
         ),
         "/metrics": _read(
             "metrics", "Metrics in the text format of Prometheus.", "For keys of no tenant, where keys are configured.",

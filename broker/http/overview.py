@@ -1,6 +1,7 @@
 """The whole broker as Server-Sent Events: ``GET /stats`` on the control API's listener, one event a second.
 
-For keys of no tenant with the scope admin. All readers share the text of a second; without readers nothing is read.
+For keys of no tenant with the scope admin. All readers share the text of a second. The last quarter of an hour is kept
+as well (`broker.telemetry.history`), so that a chart has a past when its page is opened.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from broker.core.tenants.names import plain_name, split_name
 from broker.http.live import RETRY_MS, LiveStreams, StreamResponse, piece
 from broker.operations.parts import Parts
 from broker.operations.rooms import stats_of
+from broker.telemetry.history import SecondHistory
 
 __all__ = ["OverviewParts", "OverviewResponse", "OverviewTexts", "overview_parts"]
 
 EVERY_S = 1.0
+MAX_SHARE = 0.01
+"""Part of the time that samples for the history may take."""
 Sample = Callable[[], Awaitable[tuple[dict[str, Any], list[str]]]]
 
 
@@ -75,7 +79,7 @@ def overview_parts(parts: Parts, sample: Sample, is_draining: Callable[[], bool]
 
 
 class OverviewTexts:
-    """The text of the last second, shared by all streams."""
+    """The text of the last second, shared by all streams, and the history of those before."""
 
     def __init__(self, parts: OverviewParts, clock: Callable[[], float]) -> None:
         self.parts = parts
@@ -83,6 +87,7 @@ class OverviewTexts:
         self._made_at = float("-inf")
         self._data = b""
         self._making = trio.Lock()
+        self._history = SecondHistory()
 
     async def text(self) -> bytes:
         """Return the event of this second."""
@@ -90,20 +95,40 @@ class OverviewTexts:
             if self._clock() >= self._made_at + EVERY_S * 0.9:
                 numbers, rooms = await self.parts.sample()
                 fields = self.parts.more(rooms) | numbers
+                self._history.add(fields)
                 self._data = b"data: %b\n\n" % json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
                 self._made_at = self._clock()
             return self._data
 
+    async def past(self, seconds: int) -> bytes:
+        """Return the event of the seconds before: columns of numbers by name, see `SecondHistory`."""
+        await self.text()
+        columns = self._history.columns(seconds)
+        return b"event: history\ndata: %b\n\n" % json.dumps(columns, separators=(",", ":")).encode()
+
+    async def run(self) -> None:
+        """Take a sample each second, for the history, until cancelled; fewer where they would take more than one
+        hundredth of the time, as with very many rooms."""
+        while True:
+            begin = trio.current_time()
+            await self.text()
+            await trio.sleep(max(EVERY_S, (trio.current_time() - begin) / MAX_SHARE))
+
 
 class OverviewResponse(StreamResponse):
-    """Stream of the whole broker: an event a second until it drains."""
+    """Stream of the whole broker: an event a second until it drains. ``seconds`` of the past come first, 0 = none."""
 
-    def __init__(self, texts: OverviewTexts, streams: LiveStreams, key: str, holds: Callable[[], bool]) -> None:
+    def __init__(
+        self, texts: OverviewTexts, streams: LiveStreams, key: str, holds: Callable[[], bool], seconds: int
+    ) -> None:
         super().__init__(streams, key, holds)
+        self._seconds = seconds
         self._texts = texts
 
     async def _stream(self, send: Any) -> None:
         await send(piece(b"retry: %d\n\n" % RETRY_MS))
+        if self._seconds:
+            await send(piece(await self._texts.past(self._seconds)))
         while not self._texts.parts.is_draining() and self._holds():
             await send(piece(await self._texts.text()))
             await trio.sleep(EVERY_S)

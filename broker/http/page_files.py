@@ -84,15 +84,23 @@ class PageSite:
     """The pages of one listener. ``pages``: names of those that it has; ``development``: whether tokens are given."""
 
     def __init__(
-        self, files: PageFiles, config: PagesConfig, pages: frozenset[str], *, development: bool, viewers: str = ""
+        self,
+        files: PageFiles,
+        config: PagesConfig,
+        pages: frozenset[str],
+        *,
+        development: bool,
+        viewers: str = "",
+        asks_platform: bool = False,
     ) -> None:
-        """``viewers``: origin of the viewers' port, for links."""
+        """``viewers``: origin of the viewers' port, for links; ``asks_platform``: whether app.call has an endpoint."""
         self._files = files
         self._common = _headers(config)
         settings = json.dumps(
             {
                 "development": development,
                 "viewers": config.public_origin or viewers,
+                "asks_platform": asks_platform,
                 "link_hosts": config.link_hosts,
                 "image_hosts": config.image_hosts,
             }

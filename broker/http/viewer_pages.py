@@ -83,7 +83,8 @@ def viewer_pages(config: Config, auth: Authenticator) -> ViewerPages | None:
     """Return the pages of the viewers' port; None where there are none."""
     if not config.pages.enabled:
         return None
-    site = PageSite(_files(), config.pages, VIEWER_PAGES, development=config.development)
+    asks = config.webhooks.questions.app.endpoint is not None
+    site = PageSite(_files(), config.pages, VIEWER_PAGES, development=config.development, asks_platform=asks)
 
     def issue(user: str, role: Role, ttl_s: float) -> str:
         return auth.issue(user, role=role, ttl_s=ttl_s)

@@ -63,13 +63,14 @@ class GetUser(NamedTuple):
 
 class UserLink(NamedTuple):
     """One open connection of a user. ``address``: its last part is masked; ``transport``: tcp, websocket,
-    websocket_json or event_stream."""
+    websocket_json or event_stream; ``id``: for users.disconnect, of this process alone."""
 
     address: str
     transport: str
     rooms: tuple[str, ...]
     agent: str = ""
     since_ms: int = 0
+    id: str = ""
 
 
 class Visibility(IntEnum):
@@ -110,11 +111,13 @@ class UserView(NamedTuple):
 
 
 class DisconnectUser(NamedTuple):
-    """End all connections of a user. ``reconnect``: whether its clients may come back by themselves."""
+    """End all connections of a user, or one. ``reconnect``: whether its clients may come back by themselves; ``link``:
+    id of the one to end, as users.get says it, null = all."""
 
     user: str
     reason: str = ""
     reconnect: bool = False
+    link: str | None = None
 
 
 class DisconnectedUser(NamedTuple):
@@ -258,7 +261,7 @@ class ErasureStatus(NamedTuple):
 
 _address = text(0, 64)
 _rooms = array_of(room_name, 1000)
-_link = record(UserLink, (_address, text(1, 16), _rooms, text(0, 128), integer(0)))
+_link = record(UserLink, (_address, text(1, 16), _rooms, text(0, 128), integer(0), text(0, 32)))
 _PREFERENCE_RULES = optional(boolean), optional(boolean), optional(name_of(Visibility))
 _preferences = record(Preferences, _PREFERENCE_RULES)
 _tags = array_of(text(1, 64), MAX_TAGS)
@@ -287,8 +290,9 @@ ROWS: tuple[OperationRow, ...] = (
         example=(GetUser("ann"), UserView("ann", (UserLink("203.0.113.*", "websocket", ("live-1",)),), ("live-1",))),
     ),
     row(
-        41, "users.disconnect", DisconnectUser, (user_id, _reason, boolean), DisconnectedUser, _disconnected,
-        "End all connections of a user.",
+        41, "users.disconnect", DisconnectUser, (user_id, _reason, boolean, optional(text(1, 32))),
+        DisconnectedUser, _disconnected,
+        "End all connections of a user, or one of them.",
         scope=Scope.USERS_WRITE, roles=PLATFORM, rate=RateLimit(50, 100),
         example=(DisconnectUser("ann", "spam"), DisconnectedUser(1)),
     ),

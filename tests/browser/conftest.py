@@ -1,4 +1,4 @@
-"""One Chromium for a file of tests, and a page for each test, whose errors fail it."""
+"""One Chromium and one broker for all files of tests, and pages for each test, whose errors fail it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,28 @@ from typing import Any
 
 import pytest
 
-from tests.support.pages import chromium, errors_of
+from tests.support.live_room import Viewers
+from tests.support.pages import PageBroker, chromium, errors_of, page_broker
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     with chromium() as found:
         yield found
+
+
+@pytest.fixture(scope="package")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageBroker]:
+    """A broker in development mode with its defaults, for every test that has rooms of its own in it."""
+    with page_broker(tmp_path_factory.mktemp("broker") / "data") as found:
+        yield found
+
+
+@pytest.fixture
+def viewers(browser: Any) -> Iterator[Viewers]:
+    found = Viewers(browser)
+    yield found
+    found.close()
 
 
 @pytest.fixture

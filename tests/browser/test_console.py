@@ -190,6 +190,22 @@ def test_a_user_is_muted_and_that_is_undone(broker: PageBroker, page: Any) -> No
     wait_until(lambda: [each["verb"] for each in broker.call("moderation.list", user="eve")["items"]] == ["ban"])
 
 
+def test_one_of_two_connections_of_a_user_is_ended(broker: PageBroker, page: Any, browser: Any) -> None:
+    contexts = [browser.new_context() for _ in range(2)]
+    for context in contexts:
+        context.new_page().goto(f"{broker.viewers}/room/{ROOM}?lang=en#t=dev:zoe")
+    wait_until(lambda: len(broker.call("users.get", user="zoe")["links"]) == 2)
+    page.goto(f"{broker.api}/console?lang=en#users/zoe")
+    row = page.get_by_role("region", name="Open connections").get_by_role("row").nth(1)
+    row.get_by_role("button", name="End").click()
+    row.get_by_text("Ends this connection alone").wait_for()
+    row.get_by_role("button", name="End", exact=True).click()
+    page.locator(".toast").get_by_text("Ended").wait_for()
+    wait_until(lambda: len(broker.call("users.get", user="zoe")["links"]) == 1)
+    for context in contexts:
+        context.close()
+
+
 def test_a_dead_letter_is_sent_again(broker: PageBroker, page: Any) -> None:
     broker.call("rooms.open", room="other-room")
     broker.call("rooms.close", room="other-room")
@@ -208,6 +224,10 @@ def test_the_overview_moves_and_a_room_is_paused_from_its_page(broker: PageBroke
     page.get_by_text("commerce and paid: 0").wait_for()
     chart = page.locator("canvas.chart")
     wait_until(lambda: "chat" in (chart.get_attribute("aria-label") or ""))
+    page.get_by_role("button", name="15 min").click()
+    assert page.get_by_role("button", name="15 min").get_attribute("aria-pressed") == "true"
+    taken = "() => performance.getEntriesByType('resource').length && document.querySelector('canvas.chart').ariaLabel"
+    assert page.evaluate(taken)
     page.get_by_role("button", name="Show as table").click()
     assert page.get_by_role("columnheader", name="commerce").is_visible()
     page.goto(f"{broker.api}/console?lang=en#rooms/{ROOM}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,6 @@ from tests.support.processes import free_port
 from tests.support.programs import needs
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageBroker]:
-    with page_broker(tmp_path_factory.mktemp("broker") / "data") as found:
-        yield found
 
 
 def shop(broker: PageBroker, room: str) -> None:
@@ -58,7 +52,7 @@ def activity(broker: PageBroker, room: str, kind: str) -> Any:
 
 
 def test_a_whole_show(broker: PageBroker, page: Any) -> None:
-    room = "show"
+    room = "desk-show"
     shop(broker, room)
     page.goto(f"{broker.viewers}/host/{room}?lang=en")
     page.get_by_role("heading", name=f"Evening {MARKUP}").wait_for()
@@ -119,13 +113,13 @@ def test_a_whole_show(broker: PageBroker, page: Any) -> None:
 
 
 def test_what_viewers_ask_most_is_counted_and_answered(broker: PageBroker, page: Any) -> None:
-    shop(broker, "asks")
-    page.goto(f"{broker.viewers}/host/asks?lang=en")
+    shop(broker, "desk-asks")
+    page.goto(f"{broker.viewers}/host/desk-asks?lang=en")
     page.get_by_role("button", name="Explain next").wait_for()
     for user in range(4):
-        broker.call("messages.publish", room="asks", type=1, payload=["does it leak?", None], as_user=f"u{user}")
-    broker.call("messages.publish", room="asks", type=1, payload=[f"why {MARKUP}?", None], as_user="eve")
-    broker.call("messages.publish", room="asks", type=1, payload=["nice", None], as_user="ann")
+        broker.call("messages.publish", room="desk-asks", type=1, payload=["does it leak?", None], as_user=f"u{user}")
+    broker.call("messages.publish", room="desk-asks", type=1, payload=[f"why {MARKUP}?", None], as_user="eve")
+    broker.call("messages.publish", room="desk-asks", type=1, payload=["nice", None], as_user="ann")
     page.locator(".asks li", has_text="does it leak?").get_by_text("\u00d74").wait_for()
     page.locator(".asks li", has_text=f"why {MARKUP}?").wait_for()
     assert page.locator(".asks li").count() == 2
@@ -133,22 +127,91 @@ def test_what_viewers_ask_most_is_counted_and_answered(broker: PageBroker, page:
     page.locator(".asks li.done").wait_for()
 
 
-def test_a_host_asks_the_platform_for_what_costs_money(broker: PageBroker, page: Any) -> None:
-    shop(broker, "paid")
-    page.goto(f"{broker.viewers}/host/paid?lang=en#t=dev:ann:host")
+def test_what_costs_money_is_offered_to_who_can_start_it(broker: PageBroker, page: Any) -> None:
+    shop(broker, "desk-paid")
+    page.goto(f"{broker.viewers}/host/desk-paid?lang=en#t=dev:ann:host")
     page.get_by_role("button", name="Explain next").wait_for()
     assert "dev:ann" not in page.url
-    page.locator(".tool").get_by_text("Packet", exact=True).click()
-    page.get_by_role("dialog").get_by_role("button", name="Start").click()
-    page.get_by_role("dialog").get_by_role("alert").wait_for()
-    assert activity(broker, "paid", "packets") is None
+    page.get_by_text("so your platform starts them").wait_for()
+    for name in ("Packet", "Rain", "Coupons"):
+        assert not page.get_by_role("button", name=name, exact=True).is_visible()
+    order: dict[str, Any] = {
+        "order_id": "desk-p-1",
+        "total_cents": 300,
+        "count": 3,
+        "open_at_ms": int(time.time() * 1000),
+    }
+    broker.call("packets.create", "desk-p-1", room="desk-paid", id="p", **order)
+    packet = page.locator(".running li[data-kind=packets]")
+    packet.wait_for()
+    assert packet.get_by_role("button").count() == 0
+    page.get_by_role("button", name="Poll", exact=True).click()
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.className") == "tool"
 
 
+def test_where_the_platform_answers_a_host_asks_it(browser: Any, tmp_path: Path) -> None:
+    config = tmp_path / "roomcast.toml"
+    (tmp_path / "hook.key").write_text("whsec_" + "a" * 43 + "=\n")
+    (tmp_path / "hook.key").chmod(0o600)
+    config.write_text(
+        '[[webhooks.endpoints]]\nname = "shop"\nurl = "http://127.0.0.1:9/hook"\nevents = []\n'
+        f'secret_file = "{tmp_path / "hook.key"}"\n[webhooks.questions.app]\nendpoint = "shop"\n'
+    )
+    with page_broker(tmp_path / "data", config=config) as broker:
+        shop(broker, "desk-paid")
+        page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+        page.goto(f"{broker.viewers}/host/desk-paid?lang=en#t=dev:ann:host")
+        page.get_by_role("button", name="Packet", exact=True).click()
+        page.get_by_role("dialog").get_by_text("the platform pays and starts it").wait_for()
+        page.get_by_role("dialog").get_by_role("button", name="Start").click()
+        page.get_by_role("dialog").get_by_role("alert").wait_for()
+        assert activity(broker, "desk-paid", "packets") is None
+        page.context.close()
+
+
+def one_row(page: Any) -> bool:
+    return bool(page.locator(".running li", has_text="Doors").count() == 1)
+
+
+def test_two_desks_say_what_the_other_does(broker: PageBroker, browser: Any) -> None:
+    room = "desk-both"
+    shop(broker, room)
+    pages = []
+    for host in ("ann", "bob"):
+        context = browser.new_context(viewport={"width": 1440, "height": 900})
+        context.set_default_timeout(30_000)
+        page = context.new_page()
+        page.goto(f"{broker.viewers}/host/{room}?lang=en#t=dev:{host}:host")
+        page.get_by_role("button", name="Explain next").wait_for()
+        page.get_by_text("Celadon mug").first.wait_for()
+        pages.append(page)
+    ann, bob = pages
+    ann.get_by_role("button", name="Explain Ink bowl").click()
+    bob.locator(".toast", has_text="At another desk: Now explaining: Ink bowl").wait_for()
+    bob.locator(".now h2", has_text="Ink bowl").wait_for()
+    bob.get_by_role("button", name="Pause").click()
+    ann.locator(".toast", has_text="At another desk: Paused").wait_for()
+    assert not bob.locator(".toast", has_text="At another desk: Paused").is_visible()
+    bob.get_by_role("button", name="Resume").click()
+    launch(ann, "Countdown", label="Doors", minutes="5")
+    before = activity(broker, room, "countdowns")["deadline_ms"]
+    bob.get_by_role("button", name="+30 s").click()
+    wait_until(lambda: activity(broker, room, "countdowns")["deadline_ms"] == before + 30_000)
+    for page in pages:
+        wait_until(partial(one_row, page))
+    # An activity that the other desk has stopped is not asked for again: the row of both says that it is over.
+    for page in pages:
+        page.locator(".running").get_by_role("button", name="Stop").click()
+    ann.locator(".running .ask").get_by_role("button", name="Stop").click()
+    bob.locator(".running li", has_text="Doors").wait_for(state="detached")
+    for page in pages:
+        page.context.close()
+
+
 def test_a_viewer_is_told_that_this_is_not_its_desk(broker: PageBroker, page: Any) -> None:
-    shop(broker, "rights")
-    page.goto(f"{broker.viewers}/host/rights?lang=en#t=dev:ann:viewer")
+    shop(broker, "desk-rights")
+    page.goto(f"{broker.viewers}/host/desk-rights?lang=en#t=dev:ann:viewer")
     page.get_by_text("the desk needs a host or an assistant").wait_for()
     assert page.locator(".tool:not([disabled])").count() == 0
 
@@ -158,12 +221,12 @@ def test_a_viewer_is_told_that_this_is_not_its_desk(broker: PageBroker, page: An
 def test_the_desk_is_readable_and_named_at_every_size(
     broker: PageBroker, browser: Any, size: str, theme: str, language: str
 ) -> None:
-    shop(broker, "looks")
+    shop(broker, "desk-looks")
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height})
     page = context.new_page()
     errors = errors_of(page)
-    page.goto(f"{broker.viewers}/host/looks?lang={language}&theme={theme}")
+    page.goto(f"{broker.viewers}/host/desk-looks?lang={language}&theme={theme}")
     page.locator("#order li").nth(2).wait_for()
     for pane in ("order", "launch", "asks") if size == "phone" else ("",):
         if pane:
@@ -190,13 +253,13 @@ def test_the_fold_of_questions_and_activities() -> None:
 
 
 def test_the_desk_comes_back_after_its_link_was_cut(broker: PageBroker, page: Any) -> None:
-    shop(broker, "cut")
-    page.goto(f"{broker.viewers}/host/cut?lang=en")
+    shop(broker, "desk-cut")
+    page.goto(f"{broker.viewers}/host/desk-cut?lang=en")
     page.get_by_role("button", name="Explain next").wait_for()
     broker.call("users.disconnect", user="host", reason="test", reconnect=True)
     time.sleep(0.2)
     page.get_by_role("button", name="Explain next").click(timeout=30_000)
-    wait_until(lambda: activity(broker, "cut", "products")["explaining"]["product"] == "mug-1")
+    wait_until(lambda: activity(broker, "desk-cut", "products")["explaining"]["product"] == "mug-1")
 
 
 def test_a_restart_of_the_broker_takes_nothing_from_the_desk(browser: Any, tmp_path: Path) -> None:
@@ -205,17 +268,17 @@ def test_a_restart_of_the_broker_takes_nothing_from_the_desk(browser: Any, tmp_p
     context.set_default_timeout(30_000)
     page = context.new_page()
     with page_broker(tmp_path / "data", port=port) as broker:
-        shop(broker, "again")
-        page.goto(f"{broker.viewers}/host/again?lang=en")
+        shop(broker, "desk-again")
+        page.goto(f"{broker.viewers}/host/desk-again?lang=en")
         page.get_by_role("button", name="Explain next").click()
         page.locator(".now h2", has_text="Celadon mug").wait_for()
         launch(page, "Poll", title="Which?", options="red | blue")
     page.get_by_text("viewers are not affected").wait_for()
     assert page.locator(".tool:not([disabled])").count() == 0
     with page_broker(tmp_path / "data", port=port) as broker:
-        page.get_by_text("viewers are not affected").wait_for(state="hidden")
+        page.get_by_text("viewers are not affected").wait_for(state="hidden", timeout=120_000)
         assert page.locator(".running li[data-kind=polls]").count() == 1
         page.locator(".now h2", has_text="Celadon mug").wait_for()
         page.get_by_role("button", name="Explain next").click()
-        wait_until(lambda: activity(broker, "again", "products")["explaining"]["product"] == "mug-2")
+        wait_until(lambda: activity(broker, "desk-again", "products")["explaining"]["product"] == "mug-2")
     context.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +15,12 @@ from tests.support.pages import (
     SIZES,
     PageBroker,
     bad_names,
-    chromium,
     low_contrast,
     page_broker,
     wait_until,
 )
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageBroker]:
-    with page_broker(tmp_path_factory.mktemp("broker") / "data") as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def viewers(browser: Any) -> Iterator[Viewers]:
-    found = Viewers(browser)
-    yield found
-    found.close()
 
 
 def test_two_viewers_go_through_a_whole_show(broker: PageBroker, viewers: Viewers) -> None:

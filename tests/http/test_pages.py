@@ -197,7 +197,8 @@ def test_settings_stand_in_the_page_and_cannot_leave_their_attribute(files: Page
     body = get(site, "/room/lobby").body
     assert b'"><script>' not in body
     assert settings_in(body) == {
-        "development": True, "viewers": "", "link_hosts": ["shop.example.com", '"><script>'], "image_hosts": [],
+        "development": True, "viewers": "", "asks_platform": False, "link_hosts": ["shop.example.com", '"><script>'],
+        "image_hosts": [],
     }  # fmt: skip
 
 

@@ -101,3 +101,16 @@ async def test_without_a_ledger_nothing_is_kept_and_the_answer_says_so() -> None
         ):
             assert (answer.status_code, answer.json()["code"]) == (409, "NOT_KEPT")
         assert (await ok(client, "users.get", user="ann"))["links"] == []
+
+
+async def test_one_connection_of_a_user_is_ended_by_its_id() -> None:
+    async with running_broker(api=API) as broker, client_of(broker) as client:
+        async with joined_link(broker, "dev:ann"), joined_link(broker, "dev:bob"):
+            async with joined_link(broker, "dev:ann"):
+                links = [link["id"] for link in (await ok(client, "users.get", user="ann"))["links"]]
+                assert len(set(links)) == 2
+                assert await ok(client, "users.disconnect", user="bob", link=links[0]) == {"links": 0}
+                assert await ok(client, "users.disconnect", user="ann", link=links[0]) == {"links": 1}
+                left = [link["id"] for link in (await ok(client, "users.get", user="ann"))["links"]]
+                assert left == links[1:]
+                assert await ok(client, "users.disconnect", user="ann", link=links[0]) == {"links": 0}

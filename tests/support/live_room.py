@@ -35,6 +35,17 @@ class Viewers:
         wait_shown(page, state)
         return page
 
+    def open_desk(self, broker: PageBroker, room: str, token: str = "") -> Any:
+        """Open the host desk of a room, as the platform itself, or with a token."""
+        context = self._browser.new_context(viewport={"width": 1440, "height": 900})
+        context.set_default_timeout(90_000)
+        page = context.new_page()
+        page.errors = errors_of(page)
+        self.pages.append(page)
+        page.goto(f"{broker.viewers}/host/{room}?lang=en" + (f"#t={token}" if token else ""))
+        page.locator("#title").wait_for()
+        return page
+
     def close(self) -> None:
         """Close the pages; none of them may have run markup or had an error."""
         for page in self.pages:

@@ -39,11 +39,11 @@ class UsersCalls:
         return result
 
     def disconnect(
-        self, *, user: str, reason: str = "", reconnect: bool = False, dry_run: bool = False
+        self, *, user: str, reason: str = "", reconnect: bool = False, link: str | None = None, dry_run: bool = False
     ) -> DisconnectedUser:
-        """End all connections of a user. Scope: users:write."""
+        """End all connections of a user, or one of them. Scope: users:write."""
         result: DisconnectedUser = self._call(
-            "users.disconnect", DisconnectUser(user, reason, reconnect), None, dry_run
+            "users.disconnect", DisconnectUser(user, reason, reconnect, link), None, dry_run
         )
         return result
 
@@ -119,11 +119,11 @@ class AsyncUsersCalls:
         return result
 
     async def disconnect(
-        self, *, user: str, reason: str = "", reconnect: bool = False, dry_run: bool = False
+        self, *, user: str, reason: str = "", reconnect: bool = False, link: str | None = None, dry_run: bool = False
     ) -> DisconnectedUser:
-        """End all connections of a user. Scope: users:write."""
+        """End all connections of a user, or one of them. Scope: users:write."""
         result: DisconnectedUser = await self._call(
-            "users.disconnect", DisconnectUser(user, reason, reconnect), None, dry_run
+            "users.disconnect", DisconnectUser(user, reason, reconnect, link), None, dry_run
         )
         return result
 

@@ -6,7 +6,7 @@ import { brokerSettings, pageControls } from "./base/settings.js";
 import { base } from "../strings/base.js";
 import { console as words } from "../strings/console.js";
 import { ApiError, makeApi } from "./console/api.js";
-import { overview } from "./console/overview.js";
+import { PAST_S, overview, past } from "./console/overview.js";
 import { rooms } from "./console/rooms.js";
 import { review } from "./console/review.js";
 import { users } from "./console/users.js";
@@ -48,7 +48,7 @@ async function logIn(key) {
   allowed = SECTIONS.filter((_, i) => !(isForOthers(probes[i]))).map((each) => each.name);
   allowed = allowed.filter((name) => allowed.includes(SECTIONS.find((each) => each.name === name).after ?? name));
   stream = new AbortController();
-  api.follow("/stats", stream.signal, onEvent, (state) => {
+  api.follow(`/stats?seconds=${PAST_S}`, stream.signal, onEvent, (state) => {
     onState(state);
     if (state === "refused" && allowed.includes("overview")) { allowed = allowed.filter((name) => name !== "overview"); drawNav(); show(); }
   });
@@ -126,7 +126,8 @@ function problem(error, retry = null) {
 
 // ---- the event stream
 
-function onEvent(event) {
+function onEvent(event, name) {
+  if (name === "history") { past(event); return; }
   lastEvent = event;
   lastAt = performance.now();
   badge("review", event.review_messages?.waiting ?? 0, "warn");

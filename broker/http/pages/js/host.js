@@ -9,7 +9,7 @@ import { host as words } from "../strings/host.js";
 import { openSheet } from "./parts/sheet.js";
 import { tabs } from "./parts/tabs.js";
 import { toast } from "./parts/toast.js";
-import { Desk, textOf } from "./host/desk.js";
+import { Desk, OF_PLATFORM, textOf } from "./host/desk.js";
 import { asks } from "./host/asks.js";
 import { launch } from "./host/launch.js";
 import { modes } from "./host/modes.js";
@@ -29,13 +29,18 @@ const act = {
   addProduct,
   titleOf: (sku) => desk.products.find(({ product }) => product.id === sku)?.product.title ?? sku,
   setModes,
+  canCall: (operation) => canCall(operation),
+  /** A countdown keeps its deadline: a later one takes its place. */
+  async extend({ id, data: { label, deadline_ms: deadline } }) {
+    if (await act.call("countdowns.start", { id: `countdown-${Math.round(desk.now).toString(36)}`, label, deadline_ms: deadline + 30000 })) await act.call("countdowns.stop", { id });
+  },
   reveal: (id, number) => attempt(() => desk.reveal(id, number)),
   answered(ask) { desk.questions.answer(ask.key); drawQuestions(); toast(t("asks.done"), { label: t("asks.pin"), run: () => act.pinAnswer(ask) }); },
-  pinAnswer: (ask) => parts.launch.open("pin", ask),
+  pinAnswer: (ask) => parts.launch.open("pin", { text: ask.text }),
 };
 const parts = {
   numbers: numbers($("#numbers")), order: order($("#order"), act, settings),
-  launch: launch($("#launch"), { start, products: () => desk.products.map(({ product }) => product), online: () => desk.view?.online ?? 0 }),
+  launch: launch($("#launch"), { start, products: () => desk.products.map(({ product }) => product), online: () => desk.view?.online ?? 0, needsPlatform: () => desk.role !== "app" }),
   modes: modes($("#launch"), act), running: running($("#launch"), act), asks: asks($("#asks"), act),
 };
 $("#launch").append(parts.numbers.card);
@@ -49,7 +54,7 @@ async function attempt(work) {
 
 // ---- drawing
 
-function draw(what) {
+function draw(what, more) {
   if (what === "link" || what === "room") drawHead();
   if (what === "shelf") { parts.order.update(shelf(desk.products, desk.explaining.product), desk.explaining.at_ms, desk.isLive); parts.running.update(desk.activities, desk.now); }
   if (what === "activities") parts.running.update(desk.activities, desk.now);
@@ -57,8 +62,16 @@ function draw(what) {
   if (what === "modes") parts.modes.update({ ...desk.modes, pre_review: desk.view?.rules?.pre_review });
   if (what === "numbers") parts.numbers.take(desk.stats, { giftCents: desk.money.lastMinute(desk.now), orders: desk.orders });
   if (what === "questions") drawQuestions();
+  if (what === "elsewhere") tellElsewhere(more);
   if (what === "second") { parts.order.tick(desk.now); parts.running.tick(desk.now); drawClock(); }
 }
+/** Two desks at once: what the other one did is said, and the figures here are those of the room. */
+function tellElsewhere({ what, value }) {
+  const text = what === "explaining" ? (value ? t("desk.explaining", { name: act.titleOf(value) }) : t("desk.nothing-now")) : what === "phase" ? t(`phase.${value}`) : t("desk.modes");
+  toast(t("elsewhere", { what: text }), null, 8);
+}
+/** Whether this desk can have an operation done: those that cost money go to the platform, which must answer app.call. */
+const canCall = (operation) => !OF_PLATFORM.has(operation) || desk.role === "app" || settings.asks_platform;
 const drawQuestions = () => parts.asks.questions(desk.questions.top(Date.now()));
 
 let shownPhase = "";
@@ -77,7 +90,7 @@ function drawHead() {
   setText($("#pause-word"), pauseWord);
   $("#pause").setAttribute("aria-label", pauseWord);
   drawNotice(phase, isOpen);
-  parts.launch.setEnabled(desk.isLive);
+  parts.launch.setEnabled(desk.isLive, canCall);
   parts.modes.setEnabled(desk.isLive);
   parts.order.update(shelf(desk.products, desk.explaining.product), desk.explaining.at_ms, desk.isLive);
   parts.numbers.setBudget(view?.rules?.chat_budget_per_s);

@@ -203,6 +203,7 @@ function onActivity({ event, id, data }, atMs) {
   else if (event === "sales.opened" && item) announce(t("sale.opened", { title: act.titleOf(item.data.sku) }));
   else if (event === "sales.sold_out" && item) announce(t("sale.sold-out", { title: act.titleOf(item.data.sku) }));
   else if (event === "orders.shown") parts.chat.add({ name: data.name, text: t("bought", { product: data.product }) + (data.plus ? ` ${t("bought.more", { n: number(data.plus) })}` : ""), event: true });
+  else if (event === "mic.seat_left" && data.user === myUser) view.own("mic", "", { status: "none" }); // the host may have taken the seat away
   else if (event === "reviews.decided") decided(data.client_msg_id, data.is_shown, data.reason);
   else if (event === "products.explaining" && view.explaining && view.explaining !== before) announce(`${t("explaining")}: ${act.titleOf(view.explaining)}`);
   redraw();

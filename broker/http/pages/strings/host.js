@@ -30,6 +30,8 @@ export const host = {
     "state.revealed": "已揭晓", "state.finished": "已完成", "state.inviting": "邀请中", "state.emptied": "抢完了", "state.expired": "到期",
     "mode.slow": "慢速 5 秒", "mode.fans": "仅粉丝", "mode.review": "先审后发", "mode.links": "禁链接", "mode.mute": "全员禁言", "answered": "已答",
     "asks.none": "还没有人提问", "asks.done": "已标为已答", "asks.pin": "置顶回答", "invite": "邀请", "seat.on": "麦上", "seat.free": "空位", "seat.remove": "请下麦",
+    "elsewhere": "另一台主播台:{what}", "running.more": "+30 秒", "running.close": "收卷", "running.decline": "拒绝", "state.invited": "受邀", "state.result": "已结束", "state.idle": "无", "state.scoring": "计分中", "launch.by-platform": "红包、红包雨和优惠券要花钱,由平台发起:此代理没有配置 app.call 的接收方。",
+    "launch.asks": "由平台付款并发起",
     "seat.none": "没有开连麦",
   },
   en: {
@@ -75,6 +77,9 @@ export const host = {
     "state.emptied": "all taken", "state.expired": "expired", "mode.slow": "Slow, 5 s", "mode.fans": "Fans only", "mode.review": "Review first",
     "mode.links": "No links", "mode.mute": "Mute all", "answered": "Answered", "asks.none": "No questions yet",
     "asks.done": "Marked as answered", "asks.pin": "Pin the answer", "invite": "Invite", "seat.on": "on the mic", "seat.free": "free",
+    "elsewhere": "At another desk: {what}", "running.more": "+30 s", "running.close": "Close", "running.decline": "Decline", "state.invited": "invited", "state.result": "over", "state.idle": "none", "state.scoring": "scoring",
+    "launch.by-platform": "Packets, rains and coupons cost money, so your platform starts them: this broker has no endpoint for app.call.",
+    "launch.asks": "the platform pays and starts it",
     "seat.remove": "Remove from the mic", "seat.none": "Mic seats are off",
   },
 };

@@ -18,7 +18,7 @@ export const RECORDS = {
   "Kicked": [["links", "integer 0.."]],
   "Preferences": [["marketing", "nil or boolean", null], ["recommendation", "nil or boolean", null], ["visibility", "nil or name of Visibility", null]],
   "UserExport": [["items", "array of 0..1000 ExportedItem"], ["next", "nil or text 1..1024", null]],
-  "UserLink": [["address", "text 0..64"], ["transport", "text 1..16"], ["rooms", "array of 0..1000 room name"], ["agent", "text 0..128", ""], ["since_ms", "integer 0..", 0]],
+  "UserLink": [["address", "text 0..64"], ["transport", "text 1..16"], ["rooms", "array of 0..1000 room name"], ["agent", "text 0..128", ""], ["since_ms", "integer 0..", 0], ["id", "text 0..32", ""]],
   "UserSanction": [["kind", "name of SanctionKind"], ["room", "nil or room name"], ["until_ms", "integer 0.."], ["reason", "text 0..256"], ["shadow", "boolean", false]],
   "UserTags": [["tags", "array of 0..32 text 1..64"]],
   "UserView": [["user", "user id"], ["links", "array of 0..100 UserLink"], ["rooms", "array of 0..1000 room name"], ["preferences", "Preferences", [null, null, null]], ["tags", "array of 0..32 text 1..64", []], ["sanctions", "array of 0..1000 UserSanction", []]],

@@ -2,7 +2,7 @@
 import { $ } from "./dom.js";
 import { isChinese } from "./strings.js";
 
-/** Settings of the broker: {development, viewers, link_hosts, image_hosts}. */
+/** Settings of the broker: {development, viewers, asks_platform, link_hosts, image_hosts}. */
 export function brokerSettings() {
   try { return JSON.parse($('meta[name="roomcast"]').content); } catch { return { development: false, viewers: "", link_hosts: [], image_hosts: [] }; }
 }

@@ -42,7 +42,7 @@ export function makeApi(key, onRefused = () => {}) {
     return found;
   }
 
-  /** Reads GET /stats until `signal` is aborted: onEvent(fields), onState("live" | "cut" | "refused"). Comes back by itself. */
+  /** Reads GET /stats until `signal` is aborted: onEvent(fields, name), onState("live" | "cut" | "refused"). Comes back by itself. */
   async function follow(path, signal, onEvent, onState) {
     for (let wait = 500; !signal.aborted; wait = Math.min(wait * 2, 8000)) {
       try {
@@ -76,9 +76,10 @@ async function readEvents(body, onEvent) {
     text += value;
     if (text.length > MOST) throw new TypeError("an event is too large");
     for (let end = text.indexOf("\n\n"); end >= 0; end = text.indexOf("\n\n")) {
-      const data = text.slice(0, end).split("\n").filter((line) => line.startsWith("data: ")).map((line) => line.slice(6)).join("\n");
+      const lines = text.slice(0, end).split("\n"), of = (field) => lines.filter((line) => line.startsWith(field)).map((line) => line.slice(field.length)).join("\n");
+      const data = of("data: "), name = of("event: ") || "message";
       text = text.slice(end + 2);
-      if (data) onEvent(JSON.parse(data));
+      if (data) onEvent(JSON.parse(data), name);
     }
   }
 }

@@ -8,22 +8,41 @@ import { table } from "../parts/table.js";
 import { phaseChip } from "./common.js";
 
 const SECONDS = 60;
+/** How much of the past is kept, and asked for when the stream begins. */
+export const PAST_S = 900;
 const LANES = ["chat", "ambient", "paid", "commerce", "control"];
 const DASHES = { ambient: [6, 3], commerce: [2, 3] };
 const sum = (object) => Object.values(object ?? {}).reduce((a, b) => a + b, 0);
 
-/** History of the last minute, also while another section is shown: the module keeps it. */
-const history = [];
+/** Events of the last quarter of an hour, also while another section is shown: the module keeps them. */
+let history = [];
 export function remember(event) {
-  if (history.at(-1)?.at_ms === event.at_ms) return;
-  if (history.length && event.pid !== history.at(-1).pid) history.length = 0;
+  if (history.at(-1)?.at_ms >= event.at_ms) return;
   history.push(event);
-  if (history.length > SECONDS + 1) history.shift();
+  if (history.length > PAST_S + 1) history.shift();
 }
 
+/** Takes what the broker has kept, columns of numbers by name ("table.label" of a table), in place of what was here. */
+export function past(columns) {
+  const names = Object.entries(columns).map(([name, values]) => [...name.split("."), values].slice(-3));
+  history = columns.at_ms.map((_, i) => {
+    const event = {};
+    for (const parts of names) {
+      const value = parts.at(-1)[i];
+      if (parts.length === 2) event[parts[0]] = value; else (event[parts[0]] ??= {})[parts[1]] = value;
+    }
+    return event;
+  });
+}
+
+/** The newest events of so many seconds; a broker of very many rooms keeps fewer than one a second. */
+const last = (seconds) => { const from = history.at(-1)?.at_ms - seconds * 1000 - 500; return history.filter((event) => event.at_ms >= from); };
 /** Differences of a counter between neighbouring events, a second each. */
-const rates = (read) => history.slice(1).map((event, i) => Math.max(0, read(event) - read(history[i])) / Math.max(0.2, (event.at_ms - history[i].at_ms) / 1000));
-const lately = (read) => (history.length ? read(history.at(-1)) - read(history[0]) : 0);
+const rates = (read, seconds = SECONDS) => {
+  const events = last(seconds);
+  return events.slice(1).map((event, i) => Math.max(0, read(event) - read(events[i])) / Math.max(0.2, (event.at_ms - events[i].at_ms) / 1000));
+};
+const lately = (read) => { const events = last(SECONDS); return events.length ? read(events.at(-1)) - read(events[0]) : 0; };
 
 export function overview() {
   const status = el("span.chip"), about = el("span.chip.num");
@@ -49,7 +68,21 @@ export function overview() {
     { label: t("col.sampled"), right: true, cell: (r) => share(r.sampled, r.admitted) },
     { label: t("col.likes"), right: true, cell: (r) => compact(r.likes) },
   ], { empty: t("rooms.nobody"), label: t("c.top") });
-  let drawnAt = 0;
+  let drawnAt = 0, seconds = SECONDS;
+  const ranges = el("div.row", { role: "group", "aria-label": t("c.range") }, [SECONDS, PAST_S].map((s) => el("button.btn.quiet", { type: "button", "aria-pressed": String(s === seconds), "data-s": s, onclick: () => range(s) }, t(`c.range-${s}`))));
+  function range(s) {
+    seconds = s;
+    for (const node of ranges.children) node.setAttribute("aria-pressed", String(Number(node.dataset.s) === s));
+    if (history.length) drawLanes();
+  }
+
+  function drawLanes() {
+    const shown = last(seconds), span = shown.length ? Math.round((shown.at(-1).at_ms - shown[0].at_ms) / 1000) : 0;
+    const series = LANES.map((lane) => ({ name: t(`lane.${lane}`), token: `--lane-${lane}`, dash: DASHES[lane], data: rates((e) => e.messages_admitted_total[lane] ?? 0, seconds) }));
+    lines(chart, series, { span: `-${duration(span)}`, now: t("now") });
+    asTable.update(series);
+    chart.setAttribute("aria-label", `${t("c.lanes")}: ${chartText(series)}`);
+  }
 
   function update(event, again = false) {
     remember(event);
@@ -58,10 +91,7 @@ export function overview() {
     status.className = `chip ${toLookAt ? "warn" : "good"}`;
     status.replaceChildren(el("i.dot"), t(toLookAt ? "h.warn" : "h.well", { n: toLookAt }));
     for (const each of tiles) each.draw(event);
-    const series = LANES.map((lane) => ({ name: t(`lane.${lane}`), token: `--lane-${lane}`, dash: DASHES[lane], data: rates((e) => e.messages_admitted_total[lane] ?? 0) }));
-    lines(chart, series, { span: `-${Math.max(0, history.length - 1)} s`, now: t("now") });
-    asTable.update(series);
-    chart.setAttribute("aria-label", `${t("c.lanes")}: ${chartText(series)}`);
+    drawLanes();
     drawDrops();
     if (again || performance.now() - drawnAt > 2000) { top.show(event.top); drawnAt = performance.now(); }
   }
@@ -104,7 +134,7 @@ export function overview() {
     el("header.head", {}, el("h1", {}, t("nav.overview")), about, el("span.grow"), status),
     el("div.tiles", {}, tiles.map((each) => each.node)),
     el("div.two", {},
-      el("article.card", {}, el("header", {}, el("h2", {}, t("c.lanes")), el("span.muted.num", {}, "60 s")), el("div.body", {}, chart, legend, asTable.node)),
+      el("article.card", {}, el("header", {}, el("h2", {}, t("c.lanes")), ranges), el("div.body", {}, chart, legend, asTable.node)),
       el("article.card", {}, el("header", {}, el("h2", {}, t("c.drops")), el("span.muted.num", {}, "60 s")), drops)),
     el("div.two.wide", {},
       el("article.card", {}, el("header", {}, el("h2", {}, t("c.top")), el("a", { href: "#rooms" }, t("c.all"))), top.node),
@@ -120,7 +150,7 @@ function tile(name, read, format, count = null, unit = count ? "/s" : "") {
   return {
     node: el("dl.tile", {}, el("dt", {}, t(`c.${name}`)), value, graph),
     draw() {
-      const data = count ? rates(count) : history.map(read);
+      const data = count ? rates(count) : last(SECONDS).map(read);
       value.replaceChildren(format(data.at(-1) ?? 0), el("small", {}, unit && ` ${unit}`));
       spark(graph, data, "--text-3");
     },

@@ -5,26 +5,42 @@ import { announce } from "../base/announce.js";
 import { toast } from "../parts/toast.js";
 import { button, head, loader, textOf, word } from "./common.js";
 
-const HOLD_MS = 5000, CLAIM_MS = 60000, CLAIM_AFTER_MS = 300, POLL_MS = 3000, MUTE_S = 600;
+const HOLD_MS = 5000, CLAIM_MS = 60000, CLAIM_AFTER_MS = 300, POLL_MS = 3000, MUTE_S = 600, PAGE = 100, MOST_PAGES = 10;
 const keyOf = (item) => `${item.room} ${item.id}`;
 
 export function review({ api, problem, argument: room }) {
   const place = el("div"), load = loader(place, problem);
   const list = el("ol.queue", { id: "queue", role: "listbox", tabindex: "0", "aria-label": t("r.queue"), onkeydown: onKey });
   const detail = el("article.card.detail", { id: "detail", "aria-live": "off" }), waiting = el("span.chip.warn.num");
+  const more = button(t("r.more"), showMore, "quiet");
+  more.hidden = true;
   const hints = el("span.keys", { "aria-hidden": "true" }, ["J K:r.move", "A:r.approve", "R:r.reject", "M:r.mute", "E:r.same", "Z:undo"].map((pair) => {
     const [key, name] = pair.split(":");
     return el("span.row", {}, el("kbd.kbd", {}, key), t(name));
   }));
   const find = el("input.field", { type: "search", value: room, placeholder: t("r.room"), autocomplete: "off", "aria-label": t("r.room"), onchange: () => { location.hash = find.value.trim() ? `#review/${encodeURIComponent(find.value.trim())}` : "#review"; } });
-  let items = [], selected = "", claimTimer = 0, lastCount = -1, isFirst = true;
+  let items = [], selected = "", claimTimer = 0, lastCount = -1, isFirst = true, pages = 1, hasMore = false;
   const held = new Map(); // decisions that wait: key -> {item, verdict, timer}
   const histories = new Map(); // what is known of users
   const fences = new Map();
 
+  /** The first pages of the queue, as many as the person has gone on to. */
+  async function readPages() {
+    const found = [];
+    let next = null;
+    for (let page = 0; page < pages && (page === 0 || next); page++) {
+      const answer = await api.call("moderation.queue", { room: room || null, limit: PAGE, ...(next ? { cursor: next } : {}) });
+      found.push(...answer.items);
+      next = answer.next;
+    }
+    return { items: found, next };
+  }
+  function showMore() { pages = Math.min(pages + 1, MOST_PAGES); return refresh(); }
+
   async function refresh() {
-    const found = await load(() => api.call("moderation.queue", { room: room || null, limit: 100 }));
+    const found = await load(readPages);
     if (!found) return;
+    hasMore = found.next !== null;
     items = found.items.filter((item) => item.state !== "approved" && !held.has(keyOf(item)));
     draw();
     if (isFirst) { isFirst = false; list.focus(); }
@@ -37,10 +53,11 @@ export function review({ api, problem, argument: room }) {
 
   function draw() {
     if (at() < 0) select(items.find((item) => !isElsewhere(item)) ?? items[0], false);
-    setText(waiting, number(items.length));
+    setText(waiting, `${number(items.length)}${hasMore ? "+" : ""}`);
     waiting.hidden = !items.length;
-    list.replaceChildren(...items.map((item) => el(isElsewhere(item) ? "li.held-by" : "li", {
-      role: "option", id: `held-${items.indexOf(item)}`, "aria-selected": String(keyOf(item) === selected), onclick: () => { select(item); draw(); },
+    more.hidden = !hasMore || pages === MOST_PAGES;
+    list.replaceChildren(...items.map((item, i) => el(isElsewhere(item) ? "li.held-by" : "li", {
+      role: "option", id: `held-${i}`, "aria-selected": String(keyOf(item) === selected), onclick: () => { select(item); draw(); },
     }, el("span.clip", {}, textOf(item.payload)), el("span.due", { "data-due": item.due_at_ms ?? "" }),
     el("small.clip", {}, `${item.name || item.user} · ${item.room}${isElsewhere(item) ? ` · ${t("r.has", { name: item.claimed_by })}` : ""}`), el(`span.chip.${item.held_by === "report" ? "warn" : "bad"}`, {}, word("held", item.held_by)))));
     if (items.length) list.setAttribute("aria-activedescendant", `held-${at()}`); else list.removeAttribute("aria-activedescendant");
@@ -115,6 +132,7 @@ export function review({ api, problem, argument: room }) {
 
   function move(step) {
     if (!items.length) return;
+    if (step > 0 && at() === items.length - 1 && !more.hidden) showMore();
     select(items[(at() + step + items.length) % items.length]);
     draw();
     list.focus();
@@ -191,7 +209,7 @@ export function review({ api, problem, argument: room }) {
   refresh();
   const clock = setInterval(tick, 1000), poll = setInterval(refresh, POLL_MS);
   return {
-    nodes: [head("review", waiting, el("span.grow"), hints, el("label.find", {}, find)), place, el("div.review", {}, el("article.card", {}, el("header", {}, el("h2", {}, t("r.queue"))), list), detail)],
+    nodes: [head("review", waiting, el("span.grow"), hints, el("label.find", {}, find)), place, el("div.review", {}, el("article.card", {}, el("header", {}, el("h2", {}, t("r.queue"))), list, more), detail)],
     update(event) {
       const count = event.review_messages?.waiting ?? 0;
       if (count !== lastCount) { lastCount = count; refresh(); }

@@ -43,6 +43,10 @@ export function users({ api, problem, argument: given, room: where }) {
   });
   let confirmed = false;
 
+  async function end(link) {
+    const done = await load(() => api.call("users.disconnect", { user: given, link }));
+    if (done) { toast(t(done.links ? "u.did-end-link" : "u.was-gone")); refresh(); }
+  }
   async function undo(action) {
     if (await load(() => api.call("moderation.undo", { action, reason: "" }))) { toast(t("u.did-undo")); refresh(); }
   }
@@ -57,6 +61,7 @@ export function users({ api, problem, argument: given, room: where }) {
     const open = table([
       { label: t("u.address"), cell: (link) => el("span.mono", {}, link.address) }, { label: t("u.transport"), cell: (link) => link.transport }, { label: t("u.agent"), cell: (link) => link.agent || "–" },
       { label: t("u.rooms"), wraps: true, cell: (link) => link.rooms.join(", ") || "–" }, { label: t("col.since"), right: true, cell: (link) => (link.since_ms ? dateTime(link.since_ms) : "–") },
+      { label: "", hidden: t("u.end-link"), right: true, cell: (link) => askButton(t("u.end-link"), t("u.end-link-ask"), () => end(link.id), { "aria-label": `${t("u.end-link")} ${link.transport} ${link.address}` }) },
     ], { empty: t("u.no-links"), label: t("u.links") });
     open.show(user.links);
     links.replaceChildren(open.node, ...(user.links.length ? [el("div.plain-list", {}, askButton(t("u.disconnect"), t("u.disconnect-ask"), async () => { if (await load(() => api.call("users.disconnect", { user: given }))) { toast(t("u.did-disconnect")); refresh(); } }))] : []));

@@ -5,7 +5,13 @@ import { Money, Questions } from "./view.js";
 
 const DIRECTING = new Set(["host", "assistant", "app"]);
 /** Operations for the platform alone, since they cost money: a host asks it to do them. */
-const OF_PLATFORM = new Set(["packets.create", "rains.create", "coupons.create", "packets.cancel", "rains.cancel", "coupons.close"]);
+export const OF_PLATFORM = new Set(["packets.create", "rains.create", "coupons.create", "packets.cancel", "rains.cancel", "coupons.close"]);
+/** What an operation changes that another desk changes as well. */
+const CHANGES = {
+  "products.explain": "explaining", "products.stop_explaining": "explaining", "rooms.set_phase": "phase", "rooms.open": "phase", "rooms.close": "phase",
+  "moderation.set_modes": "modes",
+};
+const OWN_MS = 5000;
 const KEYED = new Set(["packets.create", "rains.create", "coupons.create"]);
 
 /** What went wrong, in words of the page. */
@@ -19,7 +25,8 @@ export function textOf(error) {
 }
 
 export class Desk {
-  /** `onChange(what)`: "link", "room", "shelf", "activities", "mic", "modes", "numbers", "questions". */
+  /** `onChange(what)`: "link", "room", "shelf", "activities", "mic", "modes", "numbers", "questions"; ("elsewhere", {what,
+   * value}): another desk, or the platform, has changed what this one shows. */
   constructor(name, onChange) {
     this.name = name;
     this.onChange = onChange;
@@ -36,6 +43,7 @@ export class Desk {
     this.problem = null;
     this.stats = null;
     this._salts = new Map();
+    this._own = new Map(); // what this desk has asked for: what -> until when a change is its own
     this._timers = new Map();
     this._lastSecond = 0;
     const { client } = openSession({ role: "app", user: "host", agent: "roomcast-desk/1" });
@@ -80,6 +88,7 @@ export class Desk {
 
   /** The start of a show: the room is opened, or opened again, with its title. */
   async goLive(title) {
+    this._own.set("phase", performance.now() + OWN_MS);
     await this.client.call("rooms.open", { room: this.name, reopen: true, ...(title ? { title } : {}) });
     if (this.view?.phase === "paused") await this.call("rooms.set_phase", { phase: "live" });
     this.view = null;
@@ -87,9 +96,15 @@ export class Desk {
     if (!this.room) await this.join(); else this.refresh();
   }
 
+  _reportElsewhere(what, before, now) {
+    if (before === undefined || JSON.stringify(before) === JSON.stringify(now) || (this._own.get(what) ?? 0) > performance.now()) return;
+    this.onChange("elsewhere", { what, value: now });
+  }
+
   /** Calls an operation on this room; throws with `text`, in words of the page. */
   async call(operation, fields = {}) {
-    const request = { room: this.name, ...fields };
+    const request = { room: this.name, ...fields }, changes = CHANGES[operation];
+    if (changes) this._own.set(changes, performance.now() + OWN_MS);
     try {
       if (OF_PLATFORM.has(operation) && this.role !== "app") return (await this.client.call("app.call", { method: operation, body: request })).body;
       return await this.client.call(operation, request, KEYED.has(operation) ? { key: `desk-${fields.id}` } : {});
@@ -144,14 +159,27 @@ export class Desk {
     if (!this.room) { this.onChange("room"); return; }
     try {
       switch (what) {
-        case "room": this.view = await this.client.call("rooms.get", { room: this.name }); break;
+        case "room": {
+          const before = this.view?.phase;
+          this.view = await this.client.call("rooms.get", { room: this.name });
+          this._reportElsewhere("phase", before, this.view.phase);
+          break;
+        }
         case "shelf": this.products = (await this.client.call("products.list", { room: this.name, limit: 100 })).items; break;
         case "mic": this.seats = await this.client.call("mic.get", { room: this.name }); break;
-        case "modes": this.modes = await this.client.call("moderation.get_modes", { room: this.name }); break;
+        case "modes": {
+          const before = this.modes ?? undefined;
+          this.modes = await this.client.call("moderation.get_modes", { room: this.name });
+          this._reportElsewhere("modes", before, this.modes);
+          break;
+        }
         default: {
           this.activities = (await this.client.call("activities.list", { room: this.name })).items;
           const shelf = this.activities.find(({ kind }) => kind === "products")?.data;
+          const before = this._hasShelf ? this.explaining.product : undefined;
+          this._hasShelf = true;
           this.explaining = shelf?.explaining ?? { product: null, at_ms: 0 };
+          this._reportElsewhere("explaining", before, this.explaining.product);
         }
       }
     } catch (error) { this.lastError = error; }

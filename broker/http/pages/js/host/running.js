@@ -14,43 +14,66 @@ const STOPS = {
 export function running(place, act) {
   const list = el("ul.running"), count = el("span.chip.num");
   place.append(el("article.card", {}, el("header", {}, el("h2", {}, t("desk.running")), count), list));
-  let items = [], overSince = new Map(), clocks = [];
+  const none = el("li.empty", {}, el("p.muted", {}, t("running.none")));
+  let items = [], overSince = new Map(), rows = new Map();
 
+  /** Rows stay as long as their activity: a question that is open in one, and the focus, outlast what changes around it. */
   function update(activities, nowMs) {
     items = fold(activities);
     for (const { kind, id, isOver } of items) if (isOver && !overSince.has(`${kind} ${id}`)) overSince.set(`${kind} ${id}`, nowMs);
     if (overSince.size > 500) overSince = new Map([...overSince].slice(-200));
     const shown = items.filter(({ kind, id, isOver }) => !isOver || nowMs - overSince.get(`${kind} ${id}`) < 60000);
     setText(count, number(shown.filter((each) => !each.isOver).length));
-    clocks = [];
-    fill(list, ...(shown.length ? shown.map(row) : [el("li.empty", {}, el("p.muted", {}, t("running.none")))]));
+    const before = rows;
+    rows = new Map(shown.map((item) => [`${item.kind} ${item.id}`, before.get(`${item.kind} ${item.id}`) ?? makeRow(item)]));
+    for (const item of shown) rows.get(`${item.kind} ${item.id}`).set(item);
+    const nodes = shown.length ? [...rows.values()].map((row) => row.node) : [none];
+    if (nodes.length !== list.children.length || nodes.some((node, i) => node !== list.children[i])) fill(list, ...nodes);
     tick(nowMs);
   }
 
-  function row(item) {
-    const { kind, id, isOver, state } = item, tile = TILES.find((each) => each.name === TILE[kind]);
-    const picture = icon(tile?.icon ?? "list", true), meter = el("div.meter", { "aria-hidden": "true" }, el("i")), clock = el("span.chip.num", { role: "timer" });
-    const node = el("li", { "data-kind": kind, "data-id": id }, picture, el("div.grow", {}, el("h3.clip", {}, title(item, act.titleOf)), el("p.num.clip", {}, summary(item))), meter, clock, el("div.row", {}, more(item)));
+  function makeRow({ kind, id }) {
+    const tile = TILES.find((each) => each.name === TILE[kind]), name = el("h3.clip"), text = el("p.num.clip"), buttons = el("div.row");
+    const meter = el("div.meter", { "aria-hidden": "true" }, el("i")), clock = el("span.chip.num", { role: "timer" });
+    const node = el("li", { "data-kind": kind, "data-id": id }, icon(tile?.icon ?? "list", true), el("div.grow", {}, name, text), meter, clock, buttons);
     node.style.setProperty("--c", `var(${tile?.token ?? "--text-2"})`);
-    if (isOver) setText(clock, word(state)); else clocks.push({ item, clock, meter });
-    meter.style.setProperty("--v", `${Math.round((isOver ? 1 : item.part ?? 0) * 100)}%`);
-    return node;
+    const row = { node, clock, meter, item: null, set };
+    let latest = null, drawn = "";
+    function set(item) {
+      latest = row.item = item;
+      setText(name, title(item, act.titleOf));
+      setText(text, summary(item));
+      if (item.isOver) setText(clock, word(item.state));
+      meter.style.setProperty("--v", `${Math.round((item.isOver ? 1 : item.part ?? 0) * 100)}%`);
+      const offered = choices(item).join();
+      if (offered !== drawn) { drawn = offered; fill(buttons, ...more(item, () => latest)); }
+    }
+    return row;
   }
 
-  function more({ kind, id, isOver, state, data }) {
+  /** What can be done with an activity, by name. */
+  function choices({ kind, id, isOver, state, data }) {
     const question = data.question;
     return [
-      kind === "lotteries" && state === "closed" && el("button.btn", { type: "button", onclick: () => act.call("lotteries.draw", { id, round: 0, signature: "" }) }, t("running.draw")),
-      kind === "quizzes" && question?.state === "closed" && el("button.btn", { type: "button", onclick: () => act.reveal(id, data.number) }, t("running.reveal")),
-      kind === "quizzes" && !isOver && question?.state === "revealed" && el("button.btn", { type: "button", onclick: () => act.call("quizzes.finish", { id }) }, t("running.finish")),
-      kind === "pk" && state === "inviting" && !data.is_inviting && el("button.btn", { type: "button", onclick: () => act.call("pk.answer", { id, accepts: true }) }, t("running.accept")),
-      !isOver && STOPS[kind] && askButton(t("running.stop"), t(kind === "sales" ? "running.stop-sale" : "running.stop-ask", { n: number(data.confirmed ?? 0), left: number(data.available ?? 0) }), () => act.call(...STOPS[kind](id))),
+      kind === "lotteries" && state === "closed" && "draw", kind === "quizzes" && question?.state === "open" && "close", kind === "quizzes" && question?.state === "closed" && "reveal", kind === "quizzes" && !isOver && question?.state === "revealed" && "finish",
+      kind === "pk" && state === "invited" && "accept", kind === "pk" && state === "invited" && "decline", kind === "countdowns" && !isOver && "more", !isOver && STOPS[kind] && state !== "invited" && act.canCall(STOPS[kind](id)[0]) && "stop",
     ].filter(Boolean);
+  }
+
+  function more(item, latest) {
+    const { kind, id } = item, plain = (name, run) => el("button.btn", { type: "button", "aria-label": `${t(`running.${name}`)} ${title(item, act.titleOf)}`, onclick: run }, t(`running.${name}`));
+    const make = {
+      draw: () => plain("draw", () => act.call("lotteries.draw", { id, round: 0, signature: "" })), close: () => plain("close", () => act.call("quizzes.close", { id, number: latest().data.number })), reveal: () => plain("reveal", () => act.reveal(id, latest().data.number)),
+      finish: () => plain("finish", () => act.call("quizzes.finish", { id })), accept: () => plain("accept", () => act.call("pk.answer", { id, accepts: true })), decline: () => plain("decline", () => act.call("pk.answer", { id, accepts: false })), more: () => plain("more", () => act.extend(latest())),
+      stop: () => askButton(t("running.stop"), () => t(kind === "sales" ? "running.stop-sale" : "running.stop-ask", { n: number(latest().data.confirmed ?? 0), left: number(latest().data.available ?? 0) }), () => act.call(...STOPS[kind](id))),
+    };
+    return choices(item).map((name) => make[name]());
   }
 
   /** Clocks go on the broker's time. */
   function tick(nowMs) {
-    for (const { item, clock, meter } of clocks) {
+    for (const { item, clock, meter } of rows.values()) {
+      if (item.isOver) continue;
       const waits = item.startsAt > nowMs, end = waits ? item.startsAt : item.endsAt;
       setText(clock, end ? `${waits ? t("running.in") : ""}${duration((end - nowMs) / 1000)}` : word(item.state));
       if (item.part === null && end && !waits && item.startsAt) meter.style.setProperty("--v", `${Math.min(100, Math.max(0, (100 * (nowMs - item.startsAt)) / (end - item.startsAt)))}%`);

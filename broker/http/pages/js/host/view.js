@@ -54,12 +54,13 @@ export class Money {
   lastMinute(nowMs) { this.seen = this.seen.filter(([at]) => at > nowMs - 60000); return this.seen.reduce((sum, [, cents]) => sum + cents, 0); }
 }
 
-const OVER = new Set(["closed", "settled", "cancelled", "finished", "voided", "drawn", "revealed", "expired", "emptied", "ended"]);
+const OVER = new Set(["closed", "settled", "cancelled", "finished", "voided", "drawn", "revealed", "expired", "emptied", "ended", "result", "idle"]);
 const KINDS = ["sales", "packets", "rains", "lotteries", "polls", "quizzes", "countdowns", "coupons", "pk"];
 
 /** Activities that run or have just ended, what ends first on top: {kind, id, data, endsAt, startsAt, isOver, part}. */
 export function running(items) {
-  return items.filter(({ kind }) => KINDS.includes(kind)).map(({ kind, id, data }) => {
+  return items.filter(({ kind }) => KINDS.includes(kind)).map(({ kind, id: key, data }) => {
+    const id = key || data.id; // a room has one PK at a time, whose key is empty
     const terms = data.terms ?? data.question?.terms ?? {};
     const state = data.state ?? data.phase ?? "open";
     return {
