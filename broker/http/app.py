@@ -346,7 +346,7 @@ def make_app(parts: ApiParts) -> Starlette:
         return problem.response(secrets.token_hex(8))
 
     methods = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/healthz", api.live),
             Route("/readyz", api.ready),
@@ -361,6 +361,8 @@ def make_app(parts: ApiParts) -> Starlette:
         ],
         exception_handlers={404: unknown, 405: wrong_method},
     )
+    app.router.redirect_slashes = False  # such a redirect goes wherever the Host header says
+    return app
 
 
 def _seconds(request: Request, most: int, default: int) -> int:

@@ -134,6 +134,9 @@ class HttpConnection:
         self._counters.requests += 1
         if not request.http_version.startswith(b"1."):
             raise h11.RemoteProtocolError("not HTTP/1", 505)
+        names = {name for name, _ in request.headers}
+        if {b"content-length", b"transfer-encoding"} <= names:  # a proxy in front may have believed the other one
+            raise h11.RemoteProtocolError("two lengths of one body", 400)
         self._deadline = trio.current_time() + BODY_S
         self._is_reading_body = True
         self._is_head = request.method == b"HEAD"

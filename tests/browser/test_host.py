@@ -282,3 +282,16 @@ def test_a_restart_of_the_broker_takes_nothing_from_the_desk(browser: Any, tmp_p
         page.get_by_role("button", name="Explain next").click()
         wait_until(lambda: activity(broker, "desk-again", "products")["explaining"]["product"] == "mug-2")
     context.close()
+
+
+def test_the_desk_and_the_console_are_light(broker: PageBroker, page: Any) -> None:
+    shop(broker, "desk-light")
+    for address, there in (
+        (f"{broker.viewers}/host/desk-light?lang=en", "Explain next"),
+        (f"{broker.api}/console?lang=en#overview", "15 min"),
+    ):
+        page.goto(address)
+        page.get_by_role("button", name=there).wait_for()
+        sent = page.evaluate("performance.getEntries().reduce((sum, each) => sum + (each.encodedBodySize || 0), 0)")
+        print(f"{address} weighs {sent} bytes as it is sent")
+        assert 0 < sent <= 200_000

@@ -192,6 +192,14 @@ def settings_in(body: bytes) -> Any:
     return json.loads(html.unescape(match[1]))
 
 
+@pytest.mark.integration
+async def test_no_redirect_goes_where_the_host_header_says() -> None:
+    async with running_broker(api=API) as broker, client_of(broker) as api:
+        for path in ("/console/", "/healthz/", "/stats/live-1/", "/v1/rooms/list/", "//evil.example/"):
+            answer = await api.get(path, headers={"Host": "evil.example"})
+            assert (answer.status_code, answer.headers.get("location")) in {(404, None), (403, None)}, path
+
+
 def test_settings_stand_in_the_page_and_cannot_leave_their_attribute(files: PageFiles) -> None:
     site = site_of(files, development=True, link_hosts=("shop.example.com", '"><script>'))
     body = get(site, "/room/lobby").body

@@ -25,7 +25,7 @@ class CouponFeature(DemoFeature):
         self.exhausted = 0
         await trio.sleep(self.seconds * 0.2)
         await self.others.platform.call(
-            CreatePool(self.others.room, POOL, CODES, prefix="LIVE", title="10 off"), key="pool-1"
+            CreatePool(self.others.room, POOL, CODES, prefix="LIVE", title="满减 10 元 · 10 off"), key="pool-1"
         )
         async with trio.open_nursery() as nursery:
             for buyer in self.others.buyers:

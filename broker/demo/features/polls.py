@@ -26,7 +26,7 @@ class PollFeature(DemoFeature):
         host, room = self.others.host, self.others.room
         self.votes: dict[str, int] = {}
         await trio.sleep(self.seconds * 0.3)
-        await host.call(CreatePoll(room, POLL, "Which color next?", OPTIONS, changeable=True))
+        await host.call(CreatePoll(room, POLL, "下一个颜色? · Which color next?", OPTIONS, changeable=True))
         async with trio.open_nursery() as nursery:
             for buyer in self.others.buyers:
                 nursery.start_soon(self._vote, buyer)

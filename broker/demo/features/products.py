@@ -20,7 +20,8 @@ from protocol.operations.products import (
 
 __all__ = ["ProductFeature"]
 
-PRODUCTS = ("mug-1", "tea-1", "bag-1")
+PRODUCTS = {"mug-1": "青瓷杯 · Celadon mug", "tea-1": "白茶 · White tea", "bag-1": "帆布袋 · Canvas bag"}
+"""Titles by id."""
 
 
 class ProductFeature(DemoFeature):
@@ -31,9 +32,9 @@ class ProductFeature(DemoFeature):
     async def run(self) -> None:
         host, room = self.others.host, self.others.room
         self.clicks = 0
-        for position, id in enumerate(PRODUCTS):
-            await host.call(PutProduct(room, id, 2, f"{id} now", 990, position))
-            _, refused = await host.try_call(PutProduct(room, id, 1, f"{id} before", 1990, position))
+        for position, (id, title) in enumerate(PRODUCTS.items()):
+            await host.call(PutProduct(room, id, 2, title, 990, position))
+            _, refused = await host.try_call(PutProduct(room, id, 1, f"{title} (before)", 1990, position))
             self.equal(f"late version of {id}", refused=refused is not None, wanted=True)
         for id in PRODUCTS:
             await host.call(ExplainProduct(room, id))
@@ -52,7 +53,7 @@ class ProductFeature(DemoFeature):
 
     async def _click(self, buyer: Buyer, id: str) -> None:
         """Report clicks, once again as a client does that has not got the answer."""
-        clicks, report = self.rng.randint(1, 5), PRODUCTS.index(id) + 1
+        clicks, report = self.rng.randint(1, 5), list(PRODUCTS).index(id) + 1
         await trio.sleep(self.rng.uniform(0.0, 0.3))
         for _ in range(2):
             counted = await buyer.call(ReportClicks(self.others.room, id, clicks, report))

@@ -21,8 +21,9 @@ from protocol.operations.schedules import (
 
 __all__ = ["ScheduleFeature"]
 
-STARTS = ("start-1", "start-2", "start-3")
-"""Schedules that start a countdown each."""
+STARTS = {"start-1": "开场 · Doors", "start-2": "返场 · Encore", "start-3": "下一场 · Next show"}
+"""Schedules that start a countdown each, with its label."""
+FIRST = "start-1"
 STOP, REFUSED, CANCELLED = "stop-1", "refused-1", "cancelled-1"
 FIRST_MS, STEP_MS, LATER_MS = 3000, 300, 120_000
 """All but the cancelled one are created for much later, and then given an earlier time, so that no slow machine has
@@ -40,11 +41,14 @@ class ScheduleFeature(DemoFeature):
         await trio.sleep(self.seconds * 0.1)
         platform, room, later_ms = self.others.platform, self.others.room, self.others.now_ms() + LATER_MS
         for id in (*STARTS, STOP, REFUSED, CANCELLED):
-            countdown = {STOP: STARTS[0], REFUSED: "unknown"}.get(id, id)
+            countdown = {STOP: FIRST, REFUSED: "unknown"}.get(id, id)
             operation = "countdowns.stop"
             request: dict[str, Any] = {"room": room, "id": countdown}
             if id in (*STARTS, CANCELLED):
-                operation, request = "countdowns.start", request | {"label": id, "deadline_ms": later_ms}
+                operation, request = (
+                    "countdowns.start",
+                    request | {"label": STARTS.get(id, id), "deadline_ms": later_ms},
+                )
             job = CreateSchedule(room, id, operation, request, later_ms)
             first, again = await platform.call(job), await platform.call(job)
             self.equal(f"schedule {id}, created twice", first=first.id, second=again.id)
@@ -72,7 +76,7 @@ class ScheduleFeature(DemoFeature):
     def _has_seen_all(buyer: Buyer) -> bool | None:
         """Return whether a buyer has seen every countdown start, and the one stop; None = not yet."""
         seen = all(buyer.event("countdowns.started", id) for id in STARTS)
-        return True if seen and buyer.event("countdowns.stopped", STARTS[0]) is not None else None
+        return True if seen and buyer.event("countdowns.stopped", FIRST) is not None else None
 
     async def reconcile(self) -> dict[str, int]:
         jobs = {job.id: job for job in (await self._list()).items}
@@ -89,7 +93,7 @@ class ScheduleFeature(DemoFeature):
             self.equal(
                 f"countdowns as {buyer.id} saw them", seen=dict(sorted(starts.items())), wanted=dict.fromkeys(STARTS, 1)
             )
-            self.equal(f"stops as {buyer.id} saw them", seen=dict(stops), wanted={STARTS[0]: 1})
+            self.equal(f"stops as {buyer.id} saw them", seen=dict(stops), wanted={FIRST: 1})
         return {
             "schedules": len(jobs), "fired": len(fired), "refused": len(refused), "cancelled": len(jobs) - len(fired),
             "countdowns": len(STARTS),

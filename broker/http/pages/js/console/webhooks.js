@@ -6,8 +6,12 @@ import { table } from "../parts/table.js";
 import { toast } from "../parts/toast.js";
 import { button, card, head, loader, word } from "./common.js";
 
+const PAGE = 100;
+
 export function webhooks({ api, problem }) {
-  const place = el("div"), load = loader(place, problem), all = button(t("w.retry-all"), () => retry(null));
+  const place = el("div"), load = loader(place, problem), all = button(t("w.retry-all"), () => retry(null)), more = button(t("w.more"), () => { most += PAGE; refresh(); }, "quiet");
+  let most = PAGE;
+  more.hidden = true;
   const endpoints = table([
     { label: t("w.endpoint"), cell: (e) => el("b", {}, e.name) }, { label: t("w.origin"), cell: (e) => el("span.mono", {}, e.origin) }, { label: t("w.events"), wraps: true, cell: (e) => e.events.join(", ") },
     { label: t("w.state"), cell: (e) => el(`span.chip.${e.state === "closed" ? "good" : "bad"}`, {}, word("breaker", e.state)) },
@@ -21,11 +25,12 @@ export function webhooks({ api, problem }) {
   ], { empty: t("w.no-dead"), label: t("w.letters") });
 
   async function refresh() {
-    const found = await load(() => Promise.all([api.call("hooks.list"), api.call("hooks.deliveries", { state: "dead", limit: 100 })]));
+    const found = await load(() => Promise.all([api.call("hooks.list"), api.all("hooks.deliveries", { state: "dead" }, most)]));
     if (!found) return;
     endpoints.show(found[0].items);
-    dead.show(found[1].items);
-    all.hidden = !found[1].items.length;
+    dead.show(found[1]);
+    all.hidden = !found[1].length;
+    more.hidden = found[1].length < most;
   }
   async function retry(ids) {
     const done = await load(() => (ids ? api.call("hooks.retry", { ids }) : Promise.all(endpointsOf().map((endpoint) => api.call("hooks.retry", { endpoint }))).then((each) => ({ retried: each.reduce((n, { retried }) => n + retried, 0) }))));
@@ -42,5 +47,5 @@ export function webhooks({ api, problem }) {
   }
   refresh();
   const timer = setInterval(refresh, 5000);
-  return { nodes: [head("webhooks"), place, card(t("w.endpoints"), endpoints.node), el("article.card", {}, el("header", {}, el("h2", {}, t("w.letters")), all), dead.node)], close: () => clearInterval(timer) };
+  return { nodes: [head("webhooks"), place, card(t("w.endpoints"), endpoints.node), el("article.card", {}, el("header", {}, el("h2", {}, t("w.letters")), all), dead.node, more)], close: () => clearInterval(timer) };
 }
