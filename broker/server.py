@@ -39,7 +39,7 @@ from broker.engine.base import Engine
 from broker.http.app import ApiParts, make_app
 from broker.http.connection import HttpCounters
 from broker.http.live import live_parts
-from broker.http.overview import OverviewTexts, overview_parts
+from broker.http.overview import overview_texts
 from broker.http.serving import HttpServer, api_limits
 from broker.http.viewer_pages import console_site, viewer_pages
 from broker.ledger import Ledger, ResultBatch
@@ -322,8 +322,6 @@ class Broker:
             nursery.cancel_scope.cancel()
 
     async def _serve_api(self, listen: str, task_status: trio.TaskStatus[list[str]]) -> None:
-        sample = Overview(self).sample
-        overview = OverviewTexts(overview_parts(self._parts, sample, lambda: self.draining), self._clock)
         parts = ApiParts(
             operations=self.operations,
             keys=lambda: self.api_keys,
@@ -334,13 +332,11 @@ class Broker:
             clock=self._clock,
             started_at_s=self.clock.now_ms() / 1000,
             live=live_parts(self._parts, lambda: self.draining),
-            overview=overview,
+            overview=overview_texts(self._parts, Overview(self).sample, lambda: self.draining, self._clock),
             pages=console_site(self.config, self.addresses),
         )
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(overview.run)
+        async with parts.overview.sampling():
             await HttpServer(make_app(parts), listen, self.api_limits, self.api_counters).run(task_status=task_status)
-            nursery.cancel_scope.cancel()
 
     def _make_ledger(self) -> Ledger | None:
         kind = Ledger if self._engine is None else partial(SharedLedger, engine=self._engine)

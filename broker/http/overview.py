@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from broker.operations.parts import Parts
 from broker.operations.rooms import stats_of
 from broker.telemetry.history import SecondHistory
 
-__all__ = ["OverviewParts", "OverviewResponse", "OverviewTexts", "overview_parts"]
+__all__ = ["OverviewParts", "OverviewResponse", "OverviewTexts", "overview_texts"]
 
 EVERY_S = 1.0
 MAX_SHARE = 0.01
@@ -106,6 +107,14 @@ class OverviewTexts:
         columns = self._history.columns(seconds)
         return b"event: history\ndata: %b\n\n" % json.dumps(columns, separators=(",", ":")).encode()
 
+    @asynccontextmanager
+    async def sampling(self) -> AsyncIterator[None]:
+        """Take samples for the history within the block."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.run)
+            yield
+            nursery.cancel_scope.cancel()
+
     async def run(self) -> None:
         """Take a sample each second, for the history, until cancelled; fewer where they would take more than one
         hundredth of the time, as with very many rooms."""
@@ -113,6 +122,13 @@ class OverviewTexts:
             begin = trio.current_time()
             await self.text()
             await trio.sleep(max(EVERY_S, (trio.current_time() - begin) / MAX_SHARE))
+
+
+def overview_texts(
+    parts: Parts, sample: Sample, is_draining: Callable[[], bool], clock: Callable[[], float]
+) -> OverviewTexts:
+    """Return the texts of a broker's seconds. ``clock``: in seconds."""
+    return OverviewTexts(overview_parts(parts, sample, is_draining), clock)
 
 
 class OverviewResponse(StreamResponse):

@@ -1,4 +1,4 @@
-"""One Chromium and one broker for all files of tests, and pages for each test, whose errors fail it."""
+"""One Chromium for a file of tests, one broker for several, and pages for each test, whose errors fail it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.live_room import Viewers
 from tests.support.pages import PageBroker, chromium, errors_of, page_broker
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with chromium() as found:
         yield found

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.pages import PageBroker, errors_of, wait_until
+from tests.support.pages import PageBroker, chromium, errors_of, page_broker, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -26,6 +27,18 @@ TALK = """async ({address, encoding, token}) => {
     field: failed.field, clock: Math.abs(client.serverNow() - Date.now()) < 60000,
   };
 }"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageBroker]:
+    with page_broker(tmp_path_factory.mktemp("client") / "data") as found:
+        yield found
 
 
 @pytest.mark.parametrize("encoding", ["binary", "json"])

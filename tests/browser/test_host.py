@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +169,8 @@ def test_where_the_platform_answers_a_host_asks_it(browser: Any, tmp_path: Path)
         page.context.close()
 
 
-def one_row(page: Any) -> bool:
-    return bool(page.locator(".running li", has_text="Doors").count() == 1)
+def countdowns(broker: PageBroker, room: str) -> list[str]:
+    return [item["id"] for item in broker.call("activities.list", room=room)["items"] if item["kind"] == "countdowns"]
 
 
 def test_two_desks_say_what_the_other_does(broker: PageBroker, browser: Any) -> None:
@@ -198,12 +197,14 @@ def test_two_desks_say_what_the_other_does(broker: PageBroker, browser: Any) -> 
     before = activity(broker, room, "countdowns")["deadline_ms"]
     bob.get_by_role("button", name="+30 s").click()
     wait_until(lambda: activity(broker, room, "countdowns")["deadline_ms"] == before + 30_000)
-    for page in pages:
-        wait_until(partial(one_row, page))
+    wait_until(lambda: len(countdowns(broker, room)) == 1)
+    [new] = countdowns(broker, room)
+    for page in pages:  # the row of the one that has taken its place
+        page.locator(f".running li[data-id={new}]").wait_for()
     # An activity that the other desk has stopped is not asked for again: the row of both says that it is over.
     for page in pages:
-        page.locator(".running").get_by_role("button", name="Stop").click()
-    ann.locator(".running .ask").get_by_role("button", name="Stop").click()
+        page.locator(f".running li[data-id={new}]").get_by_role("button", name="Stop").click()
+    ann.locator(f".running li[data-id={new}] .ask").get_by_role("button", name="Stop").click()
     bob.locator(".running li", has_text="Doors").wait_for(state="detached")
     for page in pages:
         page.context.close()

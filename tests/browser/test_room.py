@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,32 @@ from tests.support.pages import (
     SIZES,
     PageBroker,
     bad_names,
+    chromium,
     low_contrast,
     page_broker,
     wait_until,
 )
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageBroker]:
+    with page_broker(tmp_path_factory.mktemp("broker") / "data") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def viewers(browser: Any) -> Iterator[Viewers]:
+    found = Viewers(browser)
+    yield found
+    found.close()
 
 
 def test_two_viewers_go_through_a_whole_show(broker: PageBroker, viewers: Viewers) -> None:
@@ -307,7 +328,7 @@ def test_a_flood_flies_without_overlap(broker: PageBroker, viewers: Viewers) -> 
     page.wait_for_timeout(1200)
     stats = page.evaluate("roomcastPage.stage.stats()")
     assert overlaps == 0
-    assert stats["flew"] > 0  # how many depends on the frames that a busy machine draws
+    assert stats["flew"] > 20
     assert stats["workP50"] < 8, stats  # the median: a machine of tests is busy with others
     assert page.evaluate("document.querySelector('#account-list').dataset.balanced") == "true"
     admitted = page.evaluate("roomcastPage.client.rooms.get('flood').account.admitted")
