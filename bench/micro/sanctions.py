@@ -54,6 +54,7 @@ class _Viewer:
     """Session of one viewer."""
 
     heard_at = 0.0
+    is_remote = False
 
     def __init__(self, room: Room, user: str) -> None:
         self.transport: Any = _Transport()

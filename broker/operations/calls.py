@@ -154,11 +154,11 @@ class Operations:
     """All operations of one broker. Counters ``called`` and ``refused`` (by error code) only grow."""
 
     def __init__(self, parts: Parts) -> None:
-        self._parts = parts
         self._limits: dict[str, Gcra] = {}
         self._answers: OrderedDict[tuple[str, str, str], _KeyedCall] = OrderedDict()
         self._waiting: dict[tuple[str, str], int] = {}
         """Calls of each caller that wait now, for rows with a bound on them."""
+        self.parts = parts
         self.called = 0
         self.refused: dict[int, int] = {}
         self.failed = 0
@@ -216,7 +216,7 @@ class Operations:
         """Return how many calls of an operation a caller has left, and the seconds until it has a whole burst."""
         rate = row.rate_of(caller.is_backend)
         limit = self._limits.get(_limit_name(row, rate))
-        return (rate.burst, 0.0) if limit is None else limit.left(caller.account, self._parts.clock())
+        return (rate.burst, 0.0) if limit is None else limit.left(caller.account, self.parts.clock())
 
     @property
     def limiter_full(self) -> int:
@@ -281,9 +281,9 @@ class Operations:
         if caller.tenant:
             self._charge_tenant(caller)
         check_rights(caller, row, request)
-        hub = self._parts.hub
+        hub = self.parts.hub
         check_sanctions(hub.sanctions, caller, row, request, hub.trusted.continued_ms())
-        if self._parts.revocations.refused_users and row.changes:
+        if self.parts.revocations.refused_users and row.changes:
             self._check_users(caller, row, request)
         rate = row.rate_of(caller.is_backend)
         self._charge(_limit_name(row, rate), rate, caller.account, "too many calls")
@@ -297,7 +297,7 @@ class Operations:
         if not caller.is_backend:
             named.add(caller.id)
         qualified = {user if SEPARATOR in user else qualify(caller.tenant, user) for user in named}
-        if not qualified.isdisjoint(self._parts.revocations.refused_users):
+        if not qualified.isdisjoint(self.parts.revocations.refused_users):
             raise OperationError(ErrorCode.LOCKED, "is being erased", "user", ERASED_RETRY_MS)
 
     def _charge(self, name: str, rate: RateLimit, caller: str, rule: str) -> None:
@@ -305,15 +305,15 @@ class Operations:
         limit = self._limits.get(name)
         if limit is None:
             limit = self._limits[name] = Gcra(Rate(*rate), MAX_CALLERS)
-        wait_s = limit.try_acquire(caller, self._parts.clock())
+        wait_s = limit.try_acquire(caller, self.parts.clock())
         if wait_s:
             raise OperationError(ErrorCode.RATE_LIMITED, rule, retry_after_ms=max(1, round(wait_s * 1000)))
 
     def _charge_tenant(self, caller: Caller) -> None:
-        use = self._parts.hub.tenants.find(caller.tenant)
+        use = self.parts.hub.tenants.find(caller.tenant)
         if use is None:
             raise OperationError(ErrorCode.NOT_ALLOWED, "the tenant of this key is not configured", "tenant")
-        wait_s = use.call_wait_s(self._parts.clock())
+        wait_s = use.call_wait_s(self.parts.clock())
         if wait_s:
             retry_after_ms = max(1, round(wait_s * 1000))
             raise OperationError(ErrorCode.RATE_LIMITED, "quota of the tenant: calls", "", retry_after_ms)
@@ -359,7 +359,7 @@ class Operations:
         if row.at_once and self._waiting.get((caller.account, row.name), 0) >= row.at_once:
             rule = f"at most {row.at_once} calls of it at a time"
             raise OperationError(ErrorCode.RATE_LIMITED, rule, "operation", AT_ONCE_RETRY_MS)
-        found = HANDLERS[row.name](self._parts, caller, request)
+        found = HANDLERS[row.name](self.parts, caller, request)
         if type(found) is not CoroutineType:
             return found
         if row.at_once:
@@ -397,9 +397,9 @@ class Operations:
                 return self._keyed_answer(caller, row, known.result, max_bytes, is_replayed=True)
             return self._after(known, caller, row, request, max_bytes)
         caller = replace(caller, operation=row.name, fingerprint=fingerprint)
-        first = self._answers[name] = _KeyedCall(fingerprint, self._parts.clock(), None, trio.Event())
-        if self._parts.ledger is not None and row.name in KEPT:
-            kept = self._once_over_restarts(self._parts.ledger, caller, row, request)
+        first = self._answers[name] = _KeyedCall(fingerprint, self.parts.clock(), None, trio.Event())
+        if self.parts.ledger is not None and row.name in KEPT:
+            kept = self._once_over_restarts(self.parts.ledger, caller, row, request)
             return self._complete(caller, name, first, row, kept, max_bytes)
         try:
             found = self._start(caller, row, request)
@@ -423,12 +423,12 @@ class Operations:
             if stored.result is not None:
                 return stored.result, True
             if row.name in RECALLED:
-                return RECALLED[row.name](self._parts, request.room, stored.offset), True
+                return RECALLED[row.name](self.parts, request.room, stored.offset), True
             raise OperationError(ErrorCode.KEY_REUSED, "was used before, and the answer is not kept", "key")
         found = self._start(caller, row, request)
         result = await found if type(found) is CoroutineType else found
         with trio.move_on_after(CALL_S):
-            await keep_answer(ledger, caller, row, result, self._parts.unix_ms())
+            await keep_answer(ledger, caller, row, result, self.parts.unix_ms())
         return result, False
 
     async def _after(
@@ -494,7 +494,7 @@ class Operations:
         return answer
 
     def _known(self, name: tuple[str, str, str]) -> _KeyedCall | None:
-        oldest_at = self._parts.clock() - KEY_S
+        oldest_at = self.parts.clock() - KEY_S
         while self._answers and next(iter(self._answers.values())).at < oldest_at:
             self._answers.popitem(last=False)
         return self._answers.get(name)

@@ -1,7 +1,7 @@
-"""Calls on rooms of other nodes: the owner of the room judges and answers them as its own.
+"""Calls that other nodes answer: the owner of a room judges and answers what is about the room as its own.
 
-What is about no room, and what several processes do not share yet, is refused here: an answer of one node alone would
-be wrong. `HERE` are the operations about this node.
+What holds on every node (`broker.rooms.broker_log`) is changed by any node, or by the owner of the broker's log where
+one must decide. What several processes do not share yet is refused here: an answer of one node alone would be wrong.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from broker.core.tenants.names import qualify
 from broker.operations.caller import Caller, OperationError
 from broker.operations.calls import CallAnswer, Operations
 from broker.operations.deferred import Deferred
+from broker.rooms.broker_log import BROKER_LOG
 from broker.rooms.node_messages import CallAsked, CallReturned, NodeMessage
 from protocol.codes import ErrorCode, Role
 from protocol.frames import pack_body, unpack_body
@@ -38,6 +39,23 @@ HERE = frozenset(
     }
 )  # fmt: skip
 """Operations about this node, and those that need no other."""
+_FOR_ALL = frozenset(
+    {
+        "users.revoke", "users.set_preferences", "users.set_tags", "moderation.get_list", "moderation.lists",
+        "moderation.hints", "moderation.list", "moderation.undo", "directs.send", "directs.progress", "directs.state",
+        "directs.list", "directs.cancel",
+    }
+)  # fmt: skip
+"""Operations about what every node has: any node answers, and a change holds on all."""
+_DECIDED_ONCE = frozenset(
+    {
+        "locks.acquire", "locks.renew", "locks.release", "moderation.put_list", "moderation.add_words",
+        "moderation.delete_list", "moderation.put_hint", "moderation.remove_hint",
+    }
+)  # fmt: skip
+"""Those that the owner of the broker's log decides."""
+_SANCTIONS = frozenset({"moderation.mute", "moderation.unmute", "moderation.ban", "moderation.unban"})
+"""Those that are about a room where they name one, else about all."""
 _SUBJECTS = frozenset(
     {
         "activities", "countdowns", "coupons", "keys", "messages", "mic", "packets", "polls", "products", "quizzes",
@@ -96,11 +114,20 @@ class CallForwarding:
         """
         if row.name in HERE:
             return None
-        name = _room_of(row, arguments)
-        if not row.room or name is None or not (row.subject in _SUBJECTS or row.name in _NAMES):
+        is_kept = self._operations.parts.others.log is not None
+        name = _field(row, arguments, "room") if row.name not in _DECIDED_ONCE else None
+        if is_kept and (row.name in _FOR_ALL or (row.name in _SANCTIONS and name is None)):
+            if _field(row, arguments, "clear"):
+                rule = "must be with a room where there are several nodes"
+                raise OperationError(ErrorCode.BAD_FIELD, rule, "clear")
+            return None
+        if is_kept and row.name in _DECIDED_ONCE:
+            room, name = BROKER_LOG, ""
+        elif isinstance(name, str) and name.isprintable() and _is_of_room(row, is_kept):
+            room = qualify(caller.tenant, name)
+        else:
             rule = "is not there with several nodes yet"
             raise OperationError(ErrorCode.UNKNOWN_OPERATION, rule, "operation")
-        room = qualify(caller.tenant, name)
         owner = self._owners.owner_of(room)
         if owner != self._owners.node:
             return self._forward(room, name, caller, row, arguments, max_bytes)
@@ -135,7 +162,7 @@ class CallForwarding:
         number, answer = self._last_id, Deferred()
         self._waiting[number] = owner, answer
         try:
-            packed = _pack_caller(caller, room, name)
+            packed = _pack_caller(caller, room, _names_in(row, arguments, name))
             self._send(owner, CallAsked(number, room, row.number, packed, arguments, max_bytes or MAX_ANSWER_BYTES))
             with trio.move_on_after(PATIENCE_S):
                 found: CallReturned = await answer.wait()
@@ -186,16 +213,26 @@ class CallForwarding:
                 answer.set(OperationError(ErrorCode.OVERLOADED, rule, "", RETRY_MS))
 
 
-def _room_of(row: OperationRow, arguments: Any) -> str | None:
-    """Return the room that a request names, as it names it; None: none, or something else than a name."""
-    if not row.room:
-        return None
+def _is_of_room(row: OperationRow, is_kept: bool) -> bool:
+    """Return whether the owner of a room answers an operation on it."""
+    return bool(row.room) and (row.subject in _SUBJECTS or row.name in _NAMES or (is_kept and row.name in _SANCTIONS))
+
+
+def _field(row: OperationRow, arguments: Any, field: str) -> Any:
+    """Return a field of a request that is not checked yet, None where it is not there."""
     if isinstance(arguments, dict):
-        name = arguments.get("room")
-    else:
-        place = row.request._fields.index("room")
-        name = arguments[place] if place < len(arguments) else None
-    return name if isinstance(name, str) and name.isprintable() else None
+        return arguments.get(field)
+    if field not in row.request._fields or not isinstance(arguments, (list, tuple)):
+        return None
+    place = row.request._fields.index(field)
+    return arguments[place] if place < len(arguments) else None
+
+
+def _names_in(row: OperationRow, arguments: Any, name: str) -> tuple[str, ...]:
+    """Return the rooms that a request names, which its caller may have to be granted."""
+    more = _field(row, arguments, "rooms"), _field(row, arguments, "room")
+    found = [each for field in more for each in (field if isinstance(field, (list, tuple)) else (field,))]
+    return tuple(dict.fromkeys([name, *(each for each in found if isinstance(each, str))]))
 
 
 def _read_answer(row: OperationRow, answer: CallReturned) -> CallAnswer:
@@ -205,28 +242,29 @@ def _read_answer(row: OperationRow, answer: CallReturned) -> CallAnswer:
     return CallAnswer(row.read_result(unpack_body(answer.result)), answer.is_replayed, answer.result)
 
 
-def _pack_caller(caller: Caller, room: str, name: str) -> tuple[Any, ...]:
-    """Return who calls, as far as it matters in one room (qualified, and plain name)."""
-    role, allowed = caller.grants(name), caller.allows(name)
+def _pack_caller(caller: Caller, room: str, names: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return who calls, as far as it matters in one room (qualified), and in rooms by their plain names."""
+    grants = []
+    for name in names:
+        role, allowed = caller.grants(name), caller.allows(name)
+        types = None if allowed is None else tuple(sorted(allowed))
+        grants.append((name, None if role is None else int(role), types))
     return (
-        caller.id, caller.name, caller.address, None if role is None else int(role),
-        tuple(int(each) for each in caller.roles),
+        caller.id, caller.name, caller.address, tuple(grants), tuple(int(each) for each in caller.roles),
         None if caller.scopes is None else tuple(sorted(each.value for each in caller.scopes)), caller.key,
-        caller.dry_run, caller.tenant, caller.joined_at_ms(room),
-        None if allowed is None else tuple(sorted(allowed)), caller.account_created, caller.tags, caller.jti,
-        caller.in_all_rooms, name,
+        caller.dry_run, caller.tenant, caller.joined_at_ms(room), caller.account_created, caller.tags, caller.jti,
+        caller.in_all_rooms,
     )  # fmt: skip
 
 
 def _read_caller(packed: tuple[Any, ...]) -> Caller:
-    (
-        user, shown, address, role, roles, scopes, key, dry_run, tenant, joined_at_ms, allowed, created, tags, jti,
-        in_all_rooms, name,
-    ) = packed  # fmt: skip
-    granted = None if role is None else Role(role)
-    types = None if allowed is None else frozenset(allowed)
+    user, shown, address, grants, roles, scopes, key, dry_run, tenant, joined_at_ms, created, tags, jti, in_all = packed
+    granted = {name: None if role is None else Role(role) for name, role, _ in grants}
+    types = {name: None if allowed is None else frozenset(allowed) for name, _, allowed in grants}
+    first = next(iter(types.values()), None)
     return Caller(
-        user, shown, address, lambda room: granted if room == name else None, frozenset(map(Role, roles)),
+        user, shown, address, granted.get, frozenset(map(Role, roles)),
         None if scopes is None else frozenset(map(Scope, scopes)), key, dry_run, tenant, lambda room: joined_at_ms,
-        lambda room: types, account_created=created, tags=tags, jti=jti, in_all_rooms=in_all_rooms,
+        lambda room: first if room is None else types.get(room), account_created=created, tags=tags, jti=jti,
+        in_all_rooms=in_all,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from broker.operations.broadcast_runs import BroadcastRuns
 from broker.operations.caller import Caller, OperationError
 from broker.operations.erasures import Erasures
 from broker.operations.lottery_proofs import LotteryProofs
+from broker.operations.other_nodes import OtherNodes
 from broker.rooms.hub import Hub
 from broker.rooms.locks import Locks
 from broker.rooms.room import Room
@@ -93,6 +94,7 @@ class Parts:
     talk: Talk | None = None
     """None where nothing is kept."""
     lottery_proofs: LotteryProofs = field(default_factory=LotteryProofs)
+    others: OtherNodes = field(default_factory=OtherNodes)
 
     @property
     def conversations(self) -> Conversations | None:

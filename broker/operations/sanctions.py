@@ -36,7 +36,7 @@ from protocol.operations.sanctions import (
     UnmuteUser,
 )
 
-__all__ = ["HANDLERS", "change_sanction", "check_target"]
+__all__ = ["HANDLERS", "change_sanction", "check_target", "enforce"]
 
 SLICE = 500
 """Sanctions that are looked at between two checkpoints of the event loop."""
@@ -99,7 +99,8 @@ async def change_sanction(
         raise _refusal(refused) from None
     if action is None:
         return SanctionDone("")
-    return SanctionDone(action.id, 0 if action.after is None else action.after.until_ms, _enforce(parts, action))
+    links = enforce(parts, action) + await parts.others.follow()
+    return SanctionDone(action.id, 0 if action.after is None else action.after.until_ms, links)
 
 
 def check_target(parts: Parts, caller: Caller, room: str | None, user: str) -> Role:
@@ -124,29 +125,30 @@ def _rooms_of(parts: Parts, room: str | None, user: str) -> list[Room]:
     return list(dict.fromkeys(each.room for session in sessions for each in session.memberships))
 
 
-def _enforce(parts: Parts, action: SanctionAction) -> int:
+def enforce(parts: Parts, action: SanctionAction) -> int:
     """Let a sanction hold on the open links of its user; return how many it concerns. O(links of the user)."""
     sessions: tuple[Any, ...] = parts.users.sessions(action.user)
     now_ms = parts.hub.trusted.continued_ms()
     links = 0
     for session in sessions:
         joined = [each for each in session.memberships if action.room in ("", each.room.name)]
-        links += bool(joined) or not action.room
+        # The owner of a room counts the links in it, whichever node they have; a node its own ones elsewhere.
+        links += any(isinstance(each.room, Room) for each in joined) if action.room else not session.is_remote
         for member in joined:
             room = member.room
-            if action.kind is SanctionKind.MUTE:
+            if action.kind is SanctionKind.MUTE or not isinstance(room, Room):  # else the room's owner does it
                 continue
             ban = parts.hub.sanctions.find(action.kind, room.name, action.user, member.role, now_ms)
             if ban is not None:
                 room.remove(member, LeaveReason.BANNED, ban.reason, parts.clock())
-        if action.kind is SanctionKind.BAN and not action.room:
+        if action.kind is SanctionKind.BAN and not action.room and not session.is_remote:
             role = session.grant.role
             ban = parts.hub.sanctions.find(action.kind, "", action.user, role, now_ms)
             if ban is not None:
                 session.close(CloseCode.BANNED, ban.reason or "banned", ban.left_ms(now_ms))
     if action.kind is SanctionKind.MUTE and (_is_shown(action.before) or _is_shown(action.after)):
         for room in {each.room for session in sessions for each in session.memberships}:
-            if action.room in ("", room.name):
+            if isinstance(room, Room) and action.room in ("", room.name):
                 room.own_links.show_mute(plain_name(action.user))
     return links
 
@@ -171,7 +173,8 @@ async def _undo(parts: Parts, caller: Caller, request: UndoSanction) -> Sanction
         undone = await parts.sanctions.undo(request.action, caller.id, role)
     except SanctionRefused as refused:
         raise _refusal(refused) from None
-    return SanctionDone(undone.id, 0 if undone.before is None else undone.before.until_ms, _enforce(parts, undone))
+    links = enforce(parts, undone) + await parts.others.follow()
+    return SanctionDone(undone.id, 0 if undone.before is None else undone.before.until_ms, links)
 
 
 def _refusal(refused: SanctionRefused) -> OperationError:

@@ -17,7 +17,7 @@ from broker.operations.parts import Handler, Parts
 from protocol.codes import CloseCode, ErrorCode
 from protocol.operations.tokens import RevokeTokens, TokensRevoked
 
-__all__ = ["HANDLERS"]
+__all__ = ["HANDLERS", "end_revoked"]
 
 AHEAD_MS = 30_000
 """How far the caller's clock may be ahead."""
@@ -46,13 +46,13 @@ async def _revoke(parts: Parts, caller: Caller, request: RevokeTokens) -> Tokens
         is_kept = await parts.revocations.revoke(Revocation(caller.tenant, user, before_ms))
     links = 0
     for number, session in enumerate(parts.users.all_sessions() if request.user is None else _of(parts, request.user)):
-        links += _end_revoked(parts, session)
+        links += end_revoked(parts, session)
         if number % SLICE == SLICE - 1:
             await trio.lowlevel.checkpoint()
     if not is_kept:
         rule = "holds until a restart, the ledger does not take it now; ask again"
         raise OperationError(ErrorCode.OVERLOADED, rule, "", RETRY_MS)
-    return TokensRevoked(before_ms, links)
+    return TokensRevoked(before_ms, links + await parts.others.follow())
 
 
 async def _revoke_one(parts: Parts, tenant: str, request: RevokeTokens, jti: str) -> bool:
@@ -96,10 +96,10 @@ def _of(parts: Parts, user: str) -> tuple[Any, ...]:
     return parts.users.sessions(user)
 
 
-def _end_revoked(parts: Parts, session: Any) -> bool:
+def end_revoked(parts: Parts, session: Any) -> bool:
     """End a connection whose token is revoked; returns whether it is."""
     grant = session.grant
-    if grant is None or not grant.expires_at:
+    if grant is None or not grant.expires_at or session.is_remote:  # that is ended at its own node
         return False
     if not parts.revocations.is_revoked(grant.tenant, grant.user_id, grant.issued_at, grant.jti):
         return False

@@ -107,11 +107,12 @@ class RoomHints:
             self._use_logged(tenant, self._put.get(tenant, {}))
 
     async def load(self, ledger: Ledger) -> None:
-        """Read the rules that operations have put. At the start."""
+        """Read the rules that operations have put. At the start, and where another node has put some."""
+        put: dict[str, dict[str, HintRule]] = {}
         for tenant, rule in await ledger.ask(_read_rules):
-            self._put.setdefault(tenant, {})[rule.id] = rule
-        for tenant, rules in list(self._put.items()):
-            self._use_logged(tenant, rules)
+            put.setdefault(tenant, {})[rule.id] = rule
+        for tenant in put.keys() | self._put.keys():
+            self._use_logged(tenant, put.get(tenant, {}))
 
     def _use_logged(self, tenant: str, rules: dict[str, HintRule]) -> None:
         """Use rules that were checked before; of those that this version cannot use the log has why."""

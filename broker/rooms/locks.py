@@ -30,7 +30,7 @@ from broker.ledger.records import read_records, remove_records
 from protocol.codes import ErrorCode
 from protocol.frames import pack_body, unpack_body
 
-__all__ = ["Locks"]
+__all__ = ["FENCE_KIND", "KIND", "Locks"]
 
 log = structlog.get_logger("roomcast.locks")
 
@@ -58,6 +58,7 @@ class Locks:
         """Take over the locks of the last run. At the start, before requests are accepted."""
         if self._ledger is None:
             return
+        self.table = LockTable()  # another node may have had the locks since
         grants, last_fence = await self._ledger.ask(_read_locks)
         now_ms = None if self._trusted.distrust() else self._trusted.now_ms()
         self._forget(self.table.restore(grants, last_fence, self._clock(), now_ms))

@@ -31,10 +31,12 @@ __all__ = [
     "LinkEnded",
     "LinkGranted",
     "LinkOpened",
+    "LogFollowed",
     "Moved",
     "NodeBatch",
     "NodeMessage",
     "RoomOutput",
+    "Submitted",
     "Wanted",
     "pack_batch",
     "pack_grant",
@@ -216,6 +218,19 @@ class Wanted(NamedTuple):
     room: str
 
 
+class Submitted(NamedTuple):
+    """A submission for the broker's log, which the receiver owns."""
+
+    body: bytes
+
+
+class LogFollowed(NamedTuple):
+    """The sender has taken over a fact of the receiver in the broker's log. ``links``: it concerned so many there."""
+
+    fact: int
+    links: int
+
+
 NodeMessage = (
     LinkOpened
     | LinkBytes
@@ -231,10 +246,12 @@ NodeMessage = (
     | CallReturned
     | Moved
     | Wanted
+    | Submitted
+    | LogFollowed
 )
 _KINDS: tuple[type[Any], ...] = (
     LinkOpened, LinkBytes, LinkAnswers, LinkGranted, LinkClosed, LinkEnded, Attach, Attached, EventsAsked, EventsFound,
-    CallAsked, CallReturned, Moved, Wanted,
+    CallAsked, CallReturned, Moved, Wanted, Submitted, LogFollowed,
 )  # fmt: skip
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 

@@ -8,7 +8,7 @@ import structlog
 import trio
 
 from broker.engine.base import Engine
-from broker.rooms.node_messages import MAX_RECORDS, LinkAnswers, LinkBytes, NodeMessage, pack_batch
+from broker.rooms.node_messages import MAX_RECORDS, LinkAnswers, LinkBytes, NodeMessage, Submitted, pack_batch
 
 __all__ = ["NodeSender"]
 
@@ -43,7 +43,7 @@ class NodeSender:
         if waiting is None:
             waiting = self._by_node[node] = _Waiting()
         waiting.records.append(record)
-        waiting.nbytes += len(record.data) if isinstance(record, (LinkBytes, LinkAnswers)) else 100
+        waiting.nbytes += _nbytes(record)
         if len(waiting.records) >= MAX_RECORDS or waiting.nbytes >= MAX_BATCH_BYTES:
             self._flush(node, waiting)
         self._work.set()
@@ -69,3 +69,10 @@ class NodeSender:
             self._work = trio.Event()
             for node, waiting in list(self._by_node.items()):
                 self._flush(node, waiting)
+
+
+def _nbytes(record: NodeMessage) -> int:
+    """Return about how many bytes a record has."""
+    if isinstance(record, (LinkBytes, LinkAnswers)):
+        return len(record.data)
+    return 100 + len(record.body) if isinstance(record, Submitted) else 100

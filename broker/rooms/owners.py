@@ -103,6 +103,8 @@ class RoomOwners:
         self._placed_for: frozenset[str] = frozenset()
         """Nodes for which every room of this one was looked at: none has a better node among them."""
         self._work_at = 0.0
+        self.always: set[str] = set()
+        """Names of logs that some node is always to own."""
         self._incarnations: dict[str, str] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -244,7 +246,7 @@ class RoomOwners:
         if now < self._work_at or self.is_leaving or not self.lease.is_healthy(now):
             return
         self._work_at = now + WORK_S
-        for name in await self.engine.outbox_rooms(MAX_WITH_WORK):
+        for name in (*self.always, *await self.engine.outbox_rooms(MAX_WITH_WORK)):
             if self.owner_of(name) is None and self.table.placed_on(name, now) == self.node:
                 self.find(name, lambda found: None)
 

@@ -25,13 +25,6 @@ import trio
 from broker.engine.base import MAX_APPEND_BYTES, MAX_APPEND_ITEMS, Engine, EngineError, Granted, LogItem, OutboxItem
 from broker.ledger import (
     ACTIVITY_FACTS,
-    AnswersRemoved,
-    CallAnswered,
-    DirectAcked,
-    DirectEntry,
-    DirectsCancelled,
-    DirectsRemoved,
-    EntriesRedacted,
     Entry,
     FailureKind,
     Item,
@@ -41,23 +34,18 @@ from broker.ledger import (
     LedgerResult,
     LedgerState,
     OutboxEntry,
-    RecordPut,
-    RecordRemoved,
-    RoomCheckpointed,
-    RoomEnded,
     RoomForgotten,
-    RoomOpened,
     SubmitResult,
 )
 from broker.ledger.entries import Submission
 from broker.ledger.lock import is_left
 from broker.ledger.schema import database_path
-from broker.rooms import combo_records, highlight_records, key_records, score_records
+from broker.rooms.broker_log import BROKER_LOG, BrokerLog
 from broker.rooms.replaced_facts import ReplacedFacts
 from broker.rooms.room_log import AGAIN_S, RoomLog
-from protocol.frames import pack_body, unpack_body
+from broker.rooms.submissions import ROOM_KINDS, is_for_all, pack_submission, read_submission, room_of
 
-__all__ = ["SUBMISSION_KIND", "SharedLedger", "pack_submission", "read_submission", "room_of"]
+__all__ = ["SUBMISSION_KIND", "SharedLedger"]
 
 log = structlog.get_logger("roomcast.shared_ledger")
 
@@ -81,39 +69,6 @@ WORK_TOPIC = "activities"
 node claims the room once its owner is gone."""
 SETTLE_S = 1.0
 """How long a room that moves waits for what is being written."""
-GROUP_ITEMS = 500
-_ROOM_KINDS = frozenset({combo_records.KIND, highlight_records.KIND, key_records.KIND, score_records.KIND})
-_ITEM_KINDS: tuple[type[Any], ...] = (
-    Entry, RoomOpened, RoomEnded, RoomCheckpointed, RecordPut, RecordRemoved, DirectEntry, DirectAcked,
-    DirectsCancelled, DirectsRemoved, OutboxEntry, CallAnswered, EntriesRedacted, AnswersRemoved,
-)  # fmt: skip
-_NUMBERS = {kind: number for number, kind in enumerate(_ITEM_KINDS)}
-
-
-def room_of(items: Sequence[Item]) -> str:
-    """Return the room whose log a submission belongs to, "" = it is about no room."""
-    for item in items:
-        if isinstance(item, (Entry, RoomOpened, RoomEnded, RoomCheckpointed)):
-            if item.room:
-                return item.room
-        elif isinstance(item, (RecordPut, RecordRemoved)) and item.kind in _ROOM_KINDS:
-            return item.subject
-    return ""
-
-
-def pack_submission(items: Sequence[Item], keys: Sequence[Key]) -> bytes:
-    """Return a submission as bytes."""
-    packed = [(_NUMBERS[type(item)], item) for item in items]
-    groups = tuple(tuple(packed[start : start + GROUP_ITEMS]) for start in range(0, len(packed), GROUP_ITEMS))
-    of_keys = tuple(tuple(keys[start : start + GROUP_ITEMS]) for start in range(0, len(keys), GROUP_ITEMS))
-    return pack_body((groups, of_keys))
-
-
-def read_submission(body: bytes) -> tuple[tuple[Item, ...], tuple[Key, ...]]:
-    """Return what `pack_submission` has packed."""
-    groups, of_keys = unpack_body(body)
-    items = tuple(_ITEM_KINDS[kind](*fields) for group in groups for kind, fields in group)
-    return items, tuple(Key(*fields) for group in of_keys for fields in group)
 
 
 class _Waiting:
@@ -121,11 +76,17 @@ class _Waiting:
 
     __slots__ = ("body", "items", "keys", "on_done")
 
-    def __init__(self, items: tuple[Item, ...], keys: tuple[Key, ...], on_done: Callable[[LedgerResult], None]) -> None:
+    def __init__(
+        self,
+        items: tuple[Item, ...],
+        keys: tuple[Key, ...],
+        on_done: Callable[[LedgerResult], None],
+        body: bytes = b"",
+    ) -> None:
         self.items = items
         self.keys = keys
         self.on_done = on_done
-        self.body = pack_submission(items, keys)
+        self.body = body or pack_submission(items, keys)
 
 
 class _SharedRoom:
@@ -162,6 +123,7 @@ class SharedLedger(Ledger):
         """By room: which log the copy is of, as the note of the room says."""
         self._nursery: trio.Nursery | None = None
         self._queued = 0
+        self.broker_log = BrokerLog(engine, self._apply, super().flush)
         self.on_lost: Callable[[str], None] = lambda room: None
         self.load: Callable[[str], Awaitable[bool]] | None = None
         """Reads a room from the copy; returns whether its activities have something to do."""
@@ -173,6 +135,9 @@ class SharedLedger(Ledger):
     ) -> SubmitResult:
         """See `Ledger.record`. UNAVAILABLE for a room that this node does not own."""
         room = room_of(items)
+        if not room and is_for_all(items, self.broker_log.kinds):
+            taken = self.broker_log.record(tuple(items), tuple(keys), on_done)
+            return SubmitResult.QUEUED if taken else SubmitResult.UNAVAILABLE if taken is None else SubmitResult.FULL
         if not room:
             return super().record(items, on_done, keys)
         shared = self._logs.get(room)
@@ -207,10 +172,27 @@ class SharedLedger(Ledger):
             await trio.sleep(0.01)
         await super().flush()
 
+    def append_for_all(self, body: bytes) -> bool:
+        """Append a submission of any node to the broker's log; False: this node does not own it, or too much waits."""
+        shared = self._logs.get(BROKER_LOG)
+        if shared is None or self._queued >= self._limits.max_items:
+            return False
+        self._queued += 1
+        shared.waiting.append(_Waiting((), (), _ignore, body))
+        shared.work.set()
+        return True
+
     # ---- rooms of this node
 
     async def open(self, name: str, granted: Granted) -> bool:
         """Take over what the log of a room has beyond the copy; from then on this node writes it. False: it cannot."""
+        if name == BROKER_LOG and self._nursery is not None:
+            await self.broker_log.catch_up()
+            if self.broker_log.on_owned is not None:
+                await self.broker_log.on_owned()
+            shared = self._logs[name] = _SharedRoom(RoomLog(self._engine, name, granted), True)
+            self._nursery.start_soon(self._write, shared)
+            return True
         record = await self._engine.owner(name)
         founding = b"" if record is None else record.note
         if not founding and not granted.is_new and await self._is_incomplete(name):
@@ -322,6 +304,13 @@ class SharedLedger(Ledger):
                 if end.lost_after >= 0:
                     continue
                 break
+            if end.room == BROKER_LOG:
+                for _ in group:
+                    shared.waiting.popleft()
+                self._queued -= len(group)
+                self._engine.publish_room(BROKER_LOG, b"")
+                self.broker_log.hint()
+                continue
             for waiting in group:
                 shared.waiting.popleft()
                 number = self._applied.get(end.room, 0) + 1
@@ -377,7 +366,7 @@ class SharedLedger(Ledger):
 
     async def _forget(self, room: str, digests: Sequence[bytes]) -> None:
         """Drop what the copy has of a room, or (with digests) those keys."""
-        kinds = () if digests else tuple(_ROOM_KINDS)
+        kinds = () if digests else tuple(ROOM_KINDS)
         await super().flush()
         super().record((RoomForgotten("" if digests else room, kinds, tuple(digests)),), _ignore)
         await super().flush()

@@ -43,6 +43,10 @@ RENEW_EVERY_S = 30.0
 class NodeLinks(Protocol):
     """What sessions need of this node among others. (Any: links and requests are above and beside this module.)"""
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether this node does not know who is banned or whose token is revoked, and admits nobody."""
+
     def join(self, link: Any, request: Any, sequence: int, plain: Any) -> None:
         """Answer a JOIN or RESUME. ``plain``: as the client has sent it."""
 

@@ -26,6 +26,8 @@ log = structlog.get_logger("roomcast.session")
 
 ASK_RETRY_MS = 1000
 """When to come back where the platform could not be asked."""
+STALE_RETRY_MS = 2000
+"""When to come back to a node that has not read the broker's log for long; another one may admit at once."""
 QUOTA_RETRY_MS = 5000
 """When to come back where the tenant has as many connections as it may."""
 _TICKET = int(Feature.TICKET)
@@ -39,6 +41,10 @@ def on_auth(link: SessionLink, frame: Frame) -> None:
         change_token(link, message.token, frame.sequence)
         return
     context = link.context
+    if context.nodes is not None and context.nodes.is_stale:
+        why = "this node cannot read who is banned and which tokens are revoked: the engine does not answer"
+        link.close(CloseCode.OVERLOADED, why, STALE_RETRY_MS)
+        return
     address, now, limits = link.transport.address, context.poller.now, context.connection_limits
     wait_s = limits.login_wait_s(address, now)
     if wait_s and not context.auth.knows(message.token):

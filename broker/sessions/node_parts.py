@@ -10,10 +10,12 @@ from broker.engine.base import Engine
 from broker.ledger import Ledger
 from broker.operations.calls import Operations
 from broker.operations.forwarding import CallForwarding
+from broker.operations.shared_records import SHARED_KINDS, SharedRecords
 from broker.rooms.fanout import FanOut
 from broker.rooms.room_store import RoomStore
 from broker.rooms.shared_ledger import SharedLedger
 from broker.sessions.context import SessionContext
+from broker.sessions.log_link import LogLink
 from broker.sessions.nodes import Nodes
 
 __all__ = ["nodes_of"]
@@ -43,6 +45,12 @@ def nodes_of(
         room = config.room
         logs.load = partial(room_store.load_room, history_entries=room.history_entries, history_s=room.history_s)
     context.nodes = nodes
+    if logs is not None:
+        parts, shared = operations.parts, logs.broker_log
+        shared.kinds, shared.follow = SHARED_KINDS, SharedRecords(parts, nodes.start).follow
+        shared.on_owned = parts.locks.load
+        nodes.log = LogLink(logs, nodes.owners, engine, nodes.send)
+        parts.others.log, parts.others.alive = shared, nodes.others_alive
     calls = CallForwarding(operations, nodes.owners, nodes.send, nodes.start)
     nodes.calls, operations.route = calls, calls.route
     return nodes

@@ -16,6 +16,7 @@ import trio
 
 from broker.core.tenants.names import plain_name
 from broker.engine.base import Engine, EngineError, EngineLinkState, Granted
+from broker.rooms.broker_log import BROKER_LOG
 from broker.rooms.edge_room import EdgeRoom
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
@@ -34,8 +35,10 @@ from broker.rooms.node_messages import (
     LinkEnded,
     LinkGranted,
     LinkOpened,
+    LogFollowed,
     Moved,
     NodeMessage,
+    Submitted,
     Wanted,
     read_batch,
     read_output,
@@ -46,6 +49,7 @@ from broker.rooms.room import Room
 from broker.sessions.context import SessionContext
 from broker.sessions.joining import PendingJoin
 from broker.sessions.link import SessionLink
+from broker.sessions.log_link import LogLink
 from broker.sessions.relays import LinkRelays, Relay
 from broker.sessions.remote_sessions import RemoteSessions
 from broker.sessions.requests import senders_of
@@ -120,6 +124,8 @@ class Nodes:
         self.node = engine.node
         self.owners = RoomOwners(engine, self, clock=clock, at_ms=context.unix_ms)
         self.calls: CallsOfNodes | None = None
+        self.log: LogLink | None = None
+        """To the broker's log, where something is kept."""
         self.edge_rooms: dict[str, EdgeRoom] = {}
         """Rooms of other nodes that are followed here."""
         self._hub = hub
@@ -147,6 +153,9 @@ class Nodes:
                 await nursery.start(self.engine.run, self)
                 await nursery.start(self.owners.run)
                 self._stream = self.owners.lease.incarnation
+                if self.log is not None:
+                    await self.log.begin(self._stream)
+                    nursery.start_soon(self.log.run)
                 nursery.start_soon(self._sender.run)
                 nursery.start_soon(self._watch)
                 log.info("node serving", node=self.node)
@@ -158,6 +167,15 @@ class Nodes:
         """Start a task of this node; it must not raise."""
         if self._nursery is not None:
             self._nursery.start_soon(work, *args)
+
+    def others_alive(self) -> list[str]:
+        """Return the other nodes that are alive."""
+        return [node for node in self.owners.table.peers if node != self.node]
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether this node does not know who is banned or whose token is revoked, and admits nobody."""
+        return self.log is not None and self.log.is_stale
 
     async def drain(self) -> None:
         """Give all rooms up, so that other nodes take them: this node is about to stop."""
@@ -425,7 +443,9 @@ class Nodes:
     def room_message(self, room: str, body: bytes) -> None:
         """Write what the owner of a room has published to its viewers here."""
         edge = self.edge_rooms.get(room)
-        if edge is not None:
+        if room == BROKER_LOG and self.log is not None:
+            self.log.hint()
+        elif edge is not None:
             try:
                 edge.take(read_output(body))
             except Exception:
@@ -485,6 +505,9 @@ class Nodes:
                     self._moved(name)
                 else:
                     self._drop_relays(node)
+            case Submitted() | LogFollowed():
+                if self.log is not None:
+                    self.log.take(node, record)
             case Wanted(name):
                 self.owners.forget(name)  # its owner may have released it for this node
                 self.owners.find(name, lambda found: None)

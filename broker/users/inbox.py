@@ -347,6 +347,16 @@ class Inboxes:
         for table in (self._pending, self._unsaved, self._unread):
             table.pop(user, None)
 
+    def follow(self, items: Sequence[Item], result: Committed) -> None:
+        """Take over what another node has submitted, and deliver it to the links here."""
+        numbers = iter(result.direct_ids)
+        for item in items:
+            if isinstance(item, DirectEntry) and (number := next(numbers)) > 0:
+                self._on_new(item, unpack_body(item.body)[0], number)
+            elif isinstance(item, DirectAcked) and (pending := self._pending.get(item.user)) is not None:
+                self._acknowledged(item.user, pending, item.direct_id)
+        self._on_cancelled(lambda result: None, False, result)
+
     # ---- links
 
     def arrive(self, user: str, link: UserSession) -> None:
@@ -391,9 +401,12 @@ class Inboxes:
         if isinstance(result, LedgerError):
             self._unsaved[user] = max(direct_id, self._unsaved.get(user, 0))
             return
+        if self._pending.get(user) is pending:
+            self._acknowledged(user, pending, direct_id)
+
+    def _acknowledged(self, user: str, pending: _Pending, direct_id: int) -> None:
+        """Take that everything up to ``direct_id`` is acknowledged, and durably so."""
         pending.acked = max(pending.acked, direct_id)
-        if self._pending.get(user) is not pending:
-            return
         if pending.acked >= pending.last:
             del self._pending[user]
             return
@@ -445,7 +458,7 @@ class Inboxes:
             if not self._knows_all:
                 self._look_up(user)
                 return
-            links = self._users.sessions(user)
+            links = tuple(link for link in self._users.sessions(user) if not link.is_remote)
             if not links and len(self._pending) >= MAX_USERS:
                 self._knows_all = False
                 return
@@ -478,7 +491,7 @@ class Inboxes:
         if last <= acked or user in self._pending or user not in self._users:
             return
         pending = self._pending[user] = _Pending(acked, last)
-        for link in self._users.sessions(user):
+        for link in [link for link in self._users.sessions(user) if not link.is_remote]:
             pending.links[link] = _Cursor(pending.acked)
             self._pump(user, pending, link)
 

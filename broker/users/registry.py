@@ -24,6 +24,10 @@ class UserSession(Protocol):
         """Frame and write a message; on a link that has ended nothing happens. ``packed``: its body, packed already."""
 
     @property
+    def is_remote(self) -> bool:
+        """Whether it is of a viewer of another node, which has the connection."""
+
+    @property
     def heard_at(self) -> float:
         """When the last byte came from the client, monotonic seconds."""
 

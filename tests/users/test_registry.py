@@ -16,6 +16,8 @@ USERS = ["ann", "bob", "eva"]
 
 
 class FakeSession:
+    is_remote = False
+
     def __init__(self, heard_at: float = 0.0) -> None:
         self.heard_at = heard_at
 

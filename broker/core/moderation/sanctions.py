@@ -233,7 +233,10 @@ class SanctionTable:
         return action._replace(undone_by=by, undone_at_ms=now_ms)
 
     def apply(self, action: SanctionAction) -> tuple[SanctionAction, ...]:
-        """Take over an action that is durable; return the older ones that are forgotten for it."""
+        """Take over an action that is durable; return the older ones that are forgotten for it. One that was taken
+        over already changes nothing."""
+        if self._actions.get(action.id) == action:
+            return ()
         self._set(action.place, action.before if action.undone_by else action.after)
         self._actions[action.id] = action
         self._last_number = max(self._last_number, action.number)

@@ -1,0 +1,84 @@
+"""Changes of other nodes to what holds on every node: sanctions, revocations, lists, hints, preferences, inboxes.
+
+They come from the broker's log, in its order (`broker.rooms.broker_log`), and hold here from then on, on the open links
+of this node too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from broker.core.tenants.names import split_name
+from broker.core.users.revocations import Revocation, RevokedToken, TooManyTokens
+from broker.ledger import Committed, Item, LedgerResult, RecordPut, RecordRemoved
+from broker.operations.parts import Parts
+from broker.operations.sanctions import enforce
+from broker.operations.tokens import end_revoked
+from broker.rooms import hints, locks, word_lists
+from broker.users import revocations, sanction_records
+from broker.users.settings import PREFERENCES, TAGS
+from protocol.frames import unpack_body
+
+__all__ = ["SHARED_KINDS", "SharedRecords"]
+
+SHARED_KINDS = frozenset(
+    {
+        sanction_records.KIND, sanction_records.ACTION_KIND, revocations.KIND, revocations.TOKEN_KIND,
+        word_lists.KIND, locks.KIND, locks.FENCE_KIND, hints.KIND, PREFERENCES, TAGS,
+    }
+)  # fmt: skip
+"""Kinds of the records that hold on every node."""
+
+
+class SharedRecords:
+    """Takes changes over. ``start``: starts a task."""
+
+    def __init__(self, parts: Parts, start: Callable[..., None]) -> None:
+        self._parts = parts
+        self._start = start
+
+    def follow(self, items: Sequence[Item], result: LedgerResult, is_own: bool) -> int:
+        """Let items hold here; return the links of this node that they concern. What this node has submitted itself
+        its own code lets hold."""
+        links, again = 0, set[str]()
+        if not isinstance(result, Committed):
+            return 0
+        for item in items:
+            if isinstance(item, RecordPut) and item.kind == sanction_records.ACTION_KIND:
+                action = sanction_records.read_action(unpack_body(item.body))
+                self._parts.sanctions.table.apply(action)
+                links += 0 if is_own else enforce(self._parts, action)
+            elif is_own:
+                continue
+            elif isinstance(item, RecordPut) and item.kind in (revocations.KIND, revocations.TOKEN_KIND):
+                links += self._revoke(item)
+            elif isinstance(item, (RecordPut, RecordRemoved)):
+                again.add(item.kind)
+                if item.kind == PREFERENCES and isinstance(item, RecordPut):
+                    self._prefer(item)
+        if not is_own and self._parts.inboxes is not None:
+            self._parts.inboxes.follow(items, result)
+        if word_lists.KIND in again:
+            self._start(self._parts.word_lists.load)
+        if hints.KIND in again and self._parts.ledger is not None:
+            self._start(self._parts.hub.hints.load, self._parts.ledger)
+        return links
+
+    def _revoke(self, item: RecordPut) -> int:
+        """Let a revocation hold; return the links that it ends."""
+        table = self._parts.revocations.table
+        tenant, name = split_name(item.subject)
+        if item.kind == revocations.KIND:
+            table.revoke(Revocation(tenant, name, item.at_ms))
+        else:
+            try:
+                table.revoke_token(RevokedToken(tenant, name, item.at_ms), self._parts.unix_ms())
+            except TooManyTokens:
+                return 0
+        return sum(end_revoked(self._parts, session) for session in self._parts.users.all_sessions())
+
+    def _prefer(self, item: RecordPut) -> None:
+        self._parts.hub.preferences.change(item.subject, {item.name: unpack_body(item.body)[0]})
+        if item.name == "visibility":
+            for room in self._parts.hub:
+                room.state.rankings.show_again()

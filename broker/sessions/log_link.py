@@ -1,0 +1,74 @@
+"""This node and the broker's log: where its submissions go, and what it reports to other nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from broker.engine.base import Engine, EngineError
+from broker.rooms.broker_log import BROKER_LOG, FOLLOW_S
+from broker.rooms.node_messages import LogFollowed, Moved, NodeMessage, Submitted
+from broker.rooms.owners import RoomOwners
+from broker.rooms.shared_ledger import SharedLedger
+
+__all__ = ["LogLink"]
+
+log = structlog.get_logger("roomcast.nodes")
+
+
+class LogLink:
+    """The part of one node. ``send``: sends a record to a node."""
+
+    def __init__(
+        self, logs: SharedLedger, owners: RoomOwners, engine: Engine, send: Callable[[str, NodeMessage], None]
+    ) -> None:
+        self._logs = logs
+        self._log = logs.broker_log
+        self._owners = owners
+        self._engine = engine
+        self._send = send
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether this node does not know who is banned or whose token is revoked, and admits nobody."""
+        return self._log.is_stale
+
+    async def begin(self, life: str) -> None:
+        """Take over what holds on every node, before the first viewer comes. ``life``: of this node."""
+        self._log.origin, self._log.submit = (self._owners.node, life), self._submit
+        self._log.report = lambda node, fact, links: self._send(node, LogFollowed(fact, links))
+        self._owners.always.add(BROKER_LOG)
+        self._engine.subscribe_room(BROKER_LOG)
+        while True:
+            try:
+                return await self._log.catch_up()
+            except EngineError as error:
+                log.warning("the broker's log cannot be read", why=str(error))
+                await trio.sleep(FOLLOW_S)
+
+    async def run(self) -> None:
+        """Follow the log until cancelled."""
+        await self._log.run()
+
+    def hint(self) -> None:
+        """Take that the log has grown."""
+        self._log.hint()
+
+    def _submit(self, body: bytes) -> None:
+        """Bring a submission to the owner of the log; where it is lost, its sender asks again."""
+        owner = self._owners.owner_of(BROKER_LOG)
+        if owner is None:
+            self._owners.find(BROKER_LOG, lambda found: self._submit(body) if found else None)
+        elif owner != self._owners.node:
+            self._send(owner, Submitted(body))
+        else:
+            self._logs.append_for_all(body)
+
+    def take(self, node: str, record: Submitted | LogFollowed) -> None:
+        """Take a record of another node."""
+        if isinstance(record, LogFollowed):
+            self._log.reported(node, record.fact, record.links)
+        elif not self._logs.append_for_all(record.body):
+            self._send(node, Moved(BROKER_LOG))

@@ -1,0 +1,179 @@
+"""What holds on every node: sanctions, revocations, locks, lists, hints and inboxes, whichever node was asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from broker import OperationError
+from broker.core.nodes.membership import LEASE_S
+from broker.engine.memory import MemoryFaults, RequestFault
+from protocol.codes import CloseCode, ErrorCode, LeaveReason, MessageType, Outcome
+from protocol.messages import Ack, AckResult, Auth, Direct, DirectAck, GoAway, Left
+from tests.support.broker import joined_link, raw_link
+from tests.support.nodes import NodesOfTest, running_nodes
+from tests.support.until import until
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+def kept(tmp_path: Path) -> dict[str, Any]:
+    """Return settings with which brokers keep something."""
+    return {"ledger": {"data_dir": str(tmp_path)}}
+
+
+async def mute_is_known(nodes: NodesOfTest, user: str, names: str) -> None:
+    """Wait until nodes know of a mute."""
+    await until(lambda: all(user in nodes[name].broker.hub.sanctions.mutes for name in names))
+
+
+async def acked(nodes: NodesOfTest, user: str, number: int) -> None:
+    """Wait until every node knows that a direct message is acknowledged."""
+    for node in nodes.by_name.values():
+        with trio.fail_after(10):
+            while (await node.broker.call("directs.state", user=user, id=number)).state.name != "ACKED":  # noqa: ASYNC110
+                await trio.sleep(0.02)
+
+
+async def test_a_ban_everywhere_ends_the_links_of_all_nodes_and_outlives_every_owner(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", "c", **kept(tmp_path)) as nodes:
+        async with raw_link(nodes["b"].broker) as ben, raw_link(nodes["c"].broker) as same:
+            await ben.login("dev:ben")
+            await same.login("dev:ben")
+            done = await nodes["a"].broker.call("moderation.ban", room=None, user="ben", seconds=600, reason="spam")
+            assert done.links == 2
+            for link in (ben, same):
+                assert (await link.expect(GoAway))[1].code == CloseCode.BANNED
+        owner = nodes.owner_of("\0broker")
+        assert owner is not None
+        owner.kill()
+        rest = [name for name in "abc" if nodes[name] is not owner]
+        for name in rest:
+            async with raw_link(nodes[name].broker) as again:
+                await again.hello()
+                await again.send((Auth("dev:ben"), 0, 0))
+                assert (await again.expect(GoAway))[1].code == CloseCode.BANNED
+        await until(lambda: nodes.owner_of("\0broker") is not None)
+        await until(lambda: len(nodes[rest[0]].nodes.others_alive()) == 1)
+        await nodes[rest[0]].broker.call("moderation.undo", action=done.action)
+        for name in rest:
+            async with raw_link(nodes[name].broker) as again:
+                await again.login("dev:ben")
+
+
+async def test_a_mute_of_a_room_is_asked_for_anywhere_and_holds_at_its_next_owner(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", **kept(tmp_path)) as nodes:
+        room = nodes.room_on("a")
+        async with joined_link(nodes["b"].broker, "dev:ben", room) as (ben, number):
+            await nodes["b"].broker.call("moderation.mute", room=room, user="ben", seconds=600)
+            await mute_is_known(nodes, "ben", "ab")
+            await ben.post(number, 1, MessageType.DANMAKU, ("在吗",))
+            assert (await ben.expect(Ack))[1].results[0] == AckResult(1, Outcome.REJECTED, ErrorCode.MUTED)
+            nodes["a"].kill()
+            await until(lambda: nodes.owner_of(room) is nodes["b"])
+            await until(lambda: (found := nodes["b"].broker.hub.find(room)) is not None and found.state.online == 1)
+            await ben.post(number, 2, MessageType.DANMAKU, ("在吗",))
+            assert (await ben.expect(Ack))[1].results[0] == AckResult(2, Outcome.REJECTED, ErrorCode.MUTED)
+
+
+async def test_a_ban_of_a_room_removes_a_viewer_of_another_node(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", **kept(tmp_path)) as nodes:
+        room = nodes.room_on("a")
+        async with joined_link(nodes["b"].broker, "dev:ben", room) as (ben, number):
+            done = await nodes["b"].broker.call("moderation.ban", room=room, user="ben", seconds=600, reason="spam")
+            assert done.links == 1
+            frame, left = await ben.expect(Left)
+            assert (frame.room, left.reason) == (number, LeaveReason.BANNED)
+
+
+async def test_a_change_says_which_nodes_do_not_have_it_yet(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", **kept(tmp_path)) as nodes:
+        await until(lambda: all(len(node.nodes.others_alive()) == 1 for node in nodes.by_name.values()))
+        await nodes["a"].broker.call("moderation.mute", room=None, user="cai", seconds=600)
+        asked, deaf = ("a", "b") if nodes.owner_of("\0broker") is nodes["a"] else ("b", "a")
+        nodes[deaf].engine.faults = MemoryFaults(
+            lambda name: RequestFault.LOST if name == "read_facts" else RequestFault.NONE
+        )
+        with pytest.raises(OperationError) as refused:
+            await nodes[asked].broker.call("moderation.mute", room=None, user="ben", seconds=600)
+        assert refused.value.code is ErrorCode.OVERLOADED
+        assert f"not yet on the nodes {deaf}" in refused.value.rule
+        assert "ben" in nodes[asked].broker.hub.sanctions.mutes
+
+
+async def test_a_revoked_token_is_refused_by_every_node_and_its_links_end(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", **kept(tmp_path)) as nodes:
+        await nodes["a"].broker.call("users.revoke", user="ben")
+        revocations = nodes["b"].broker.revocations
+        assert revocations.is_revoked("", "ben", 1)
+        assert not revocations.is_revoked("", "cai", 1)
+
+
+async def test_a_lock_is_one_whichever_node_is_asked(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", **kept(tmp_path)) as nodes:
+        lease = await nodes["a"].broker.call("locks.acquire", room="live", name="job", ttl_ms=600_000)
+        with pytest.raises(OperationError) as held:
+            await nodes["b"].broker.call("locks.acquire", room="live", name="job", ttl_ms=600_000)
+        assert held.value.code is ErrorCode.LOCKED
+        owner = nodes.owner_of("\0broker")
+        assert owner is not None
+        rest = nodes["b" if owner is nodes["a"] else "a"].broker
+        owner.kill()
+        await until(lambda: nodes.owner_of("\0broker") is not None)
+        with pytest.raises(OperationError) as still:
+            await rest.call("locks.acquire", room="live", name="job", ttl_ms=600_000)
+        assert still.value.code is ErrorCode.LOCKED
+        await rest.call("locks.release", fence=lease.fence)
+        assert (await rest.call("locks.acquire", room="live", name="job", ttl_ms=600_000)).fence > lease.fence
+
+
+async def test_lists_of_words_and_hints_hold_on_every_node(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", **kept(tmp_path)) as nodes:
+        await until(lambda: len(nodes["a"].nodes.others_alive()) == 1)
+        await nodes["a"].broker.call("moderation.put_list", name="own", action="block", words=["坏词"])
+        await until(lambda: bool(nodes["b"].broker.word_lists.of("")))
+        table = nodes["b"].nodes.owners.table
+        await until(lambda: len(table.settled(trio.current_time(), LEASE_S)) == 2)
+        room = nodes.room_on("b")
+        async with joined_link(nodes["b"].broker, "dev:ben", room) as (ben, number):
+            await ben.post(number, 1, MessageType.DANMAKU, ("坏词",))
+            assert (await ben.expect(Ack))[1].results[0] == AckResult(1, Outcome.REJECTED, ErrorCode.BLOCKED)
+        await nodes["b"].broker.call("moderation.delete_list", name="own")
+        await until(lambda: not nodes["a"].broker.word_lists.of(""))
+
+
+async def test_a_direct_reaches_its_user_on_any_node_and_is_acknowledged_once(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", "c", **kept(tmp_path)) as nodes:
+        sent = await nodes["a"].broker.call("directs.send", user="ben", type=4, payload=["一"])
+        async with raw_link(nodes["b"].broker) as ben:
+            await ben.login("dev:ben")
+            _, direct = await ben.expect(Direct)
+            assert (direct.direct_id, direct.payload) == (sent.id, ("一",))
+            second = await nodes["c"].broker.call("directs.send", user="ben", type=4, payload=["二"])
+            assert (await ben.expect(Direct))[1].direct_id == second.id == sent.id + 1
+            await ben.send((DirectAck(sent.id), 0, 0))
+            await acked(nodes, "ben", sent.id)
+        async with raw_link(nodes["c"].broker) as ben:
+            await ben.login("dev:ben")
+            assert (await ben.expect(Direct))[1].direct_id == second.id
+        state = await nodes["a"].broker.call("directs.state", user="ben", id=sent.id)
+        assert state.state.name == "ACKED"
+
+
+async def test_a_node_that_cannot_read_what_holds_admits_nobody(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", **kept(tmp_path)) as nodes:
+        broker_log = nodes["b"].broker.ledger.broker_log  # type: ignore[union-attr]
+        nodes["b"].engine.cut()
+        broker_log.read_at -= 60
+        async with raw_link(nodes["b"].broker) as ben:
+            await ben.hello()
+            await ben.send((Auth("dev:ben"), 0, 0))
+            _, bye = await ben.expect(GoAway)
+            assert (bye.code, "cannot read who is banned" in bye.reason) == (CloseCode.OVERLOADED, True)
+        nodes["b"].engine.mend()
+        await until(lambda: not broker_log.is_stale)
+        async with raw_link(nodes["b"].broker) as ben:
+            await ben.login("dev:ben")
