@@ -15,10 +15,12 @@ import trio
 from broker.auth.api_key_file import add_key, made_key, remove_key
 from broker.auth.api_keys import KeyFileError, KeyKnownError, keys_of
 from broker.auth.ticket_keys import MAX_KEYS
+from broker.ledger import RecordPut
 from broker.operations.caller import Caller, OperationError
-from broker.operations.kept import AGAIN_MS, required
+from broker.operations.kept import AGAIN_MS, keep, required
 from broker.operations.parts import Handler, Parts
 from protocol.codes import ErrorCode
+from protocol.frames import pack_body
 from protocol.operations import EDITION, Scope
 from protocol.operations.brokers import (
     ApiKeyList,
@@ -46,10 +48,12 @@ from protocol.operations.brokers import (
 )
 from protocol.text import is_tenant
 
-__all__ = ["HANDLERS"]
+__all__ = ["API_KEYS_CHANGED", "HANDLERS"]
 
 log = structlog.get_logger("roomcast.operations")
 
+API_KEYS_CHANGED = "api_keys.changed"
+"""Kind of the record that lets other nodes read the file of API keys again."""
 SLICE = 5000
 """Connections that are read between two checkpoints of the event loop."""
 
@@ -159,6 +163,7 @@ async def _create_api_key(parts: Parts, caller: Caller, request: CreateApiKey) -
     with _key_file_errors(parts):
         await trio.to_thread.run_sync(add_key, path, key)
         parts.control.read_api_keys()
+    await _share(parts, key.id)
     return CreatedApiKey(key.id, shown)
 
 
@@ -171,7 +176,15 @@ async def _revoke_api_key(parts: Parts, caller: Caller, request: RevokeApiKey) -
     with _key_file_errors(parts):
         await trio.to_thread.run_sync(remove_key, path, request.id)
         parts.control.read_api_keys()
+    await _share(parts, request.id)
     return RevokedApiKey(request.id)
+
+
+async def _share(parts: Parts, id: str) -> None:
+    """Let the other nodes read the key file again."""
+    if parts.others.log is not None and parts.ledger is not None:
+        await keep(parts.ledger, (RecordPut(API_KEYS_CHANGED, "", id, parts.unix_ms(), pack_body(())),))
+        await parts.others.follow()
 
 
 def _key_file(parts: Parts, caller: Caller) -> Path:

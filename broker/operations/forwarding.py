@@ -6,7 +6,7 @@ one must decide. What several processes do not share yet is refused here: an ans
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import structlog
@@ -16,6 +16,7 @@ from broker.core.tenants.names import qualify
 from broker.operations.caller import Caller, OperationError
 from broker.operations.calls import CallAnswer, Operations
 from broker.operations.deferred import Deferred
+from broker.operations.merging import MERGED
 from broker.rooms.broker_log import BROKER_LOG
 from broker.rooms.node_messages import CallAsked, CallReturned, NodeMessage
 from protocol.codes import ErrorCode, Role
@@ -26,11 +27,16 @@ __all__ = ["CallForwarding", "OwnersOfCalls"]
 
 log = structlog.get_logger("roomcast.operations")
 
-PATIENCE_S = 5.0
-"""How long the owner of a room may take; then its answer is unknown, and the key decides."""
+PATIENCE_S = 2.0
+"""How long the owner of a room may take for a change, beside what the change itself may wait; then its outcome is
+unknown, and the key decides."""
+READ_PATIENCE_S = 30.0
+"""How long it may take for a read: a report of a long room is one."""
 RETRY_MS = 1000
 MAX_WAITING = 2000
-"""Calls that wait for other nodes."""
+"""Calls that wait for one other node."""
+MAX_WAITING_BYTES = 1_000_000
+"""Arguments of those."""
 MAX_ANSWER_BYTES = 1_000_000
 HERE = frozenset(
     {
@@ -41,9 +47,9 @@ HERE = frozenset(
 """Operations about this node, and those that need no other."""
 _FOR_ALL = frozenset(
     {
-        "users.revoke", "users.set_preferences", "users.set_tags", "moderation.get_list", "moderation.lists",
-        "moderation.hints", "moderation.list", "moderation.undo", "directs.send", "directs.progress", "directs.state",
-        "directs.list", "directs.cancel",
+        "broker.create_api_key", "broker.revoke_api_key", "directs.send_many", "directs.send", "directs.progress",
+        "directs.state", "directs.list", "directs.cancel", "users.revoke", "users.set_preferences", "users.set_tags",
+        "moderation.get_list", "moderation.lists", "moderation.hints", "moderation.list", "moderation.undo",
     }
 )  # fmt: skip
 """Operations about what every node has: any node answers, and a change holds on all."""
@@ -58,15 +64,16 @@ _SANCTIONS = frozenset({"moderation.mute", "moderation.unmute", "moderation.ban"
 """Those that are about a room where they name one, else about all."""
 _SUBJECTS = frozenset(
     {
-        "activities", "countdowns", "coupons", "keys", "messages", "mic", "packets", "polls", "products", "quizzes",
-        "rains", "rankings", "sales", "schedules",
+        "activities", "audiences", "countdowns", "coupons", "keys", "lotteries", "messages", "mic", "orders", "packets",
+        "polls", "products", "quizzes", "rains", "rankings", "sales", "schedules",
     }
 )  # fmt: skip
 _NAMES = frozenset(
     {
         "rooms.open", "rooms.set_rules", "rooms.get", "rooms.set_phase", "rooms.close", "rooms.members",
         "rooms.history", "rooms.stats", "users.kick", "gifts.refund", "moderation.test", "moderation.set_modes",
-        "moderation.get_modes",
+        "moderation.get_modes", "moderation.queue", "moderation.claim", "moderation.decide", "moderation.report",
+        "rooms.report", "rooms.export",
     }
 )  # fmt: skip
 """Operations on a room whose state is in its log, beside all of `_SUBJECTS`."""
@@ -82,6 +89,9 @@ class OwnersOfCalls(Protocol):
 
     async def wait_found(self, name: str) -> str | None:
         """Return the owner of a room, None: it has none for so long."""
+
+    def forget(self, name: str) -> None:
+        """Forget who owns a room: it has said that it does not."""
 
     def may_answer(self) -> bool:
         """Return whether this node may answer from memory."""
@@ -104,6 +114,10 @@ class CallForwarding:
         self._start = start
         self._last_id = 0
         self._waiting: dict[int, tuple[str, Deferred]] = {}
+        self._load: dict[str, tuple[int, int]] = {}
+        """Calls that wait for each node, and their bytes."""
+        self._is_for_this = False
+        """Whether the call that begins is for this node, whatever others have."""
 
     def route(
         self, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int
@@ -112,11 +126,16 @@ class CallForwarding:
 
         OperationError where it is refused.
         """
-        if row.name in HERE:
+        if row.name in HERE or self._is_for_this:
             return None
+        if row.name in MERGED:
+            return self._ask_all(caller, row, arguments, max_bytes)
         is_kept = self._operations.parts.others.log is not None
         name = _field(row, arguments, "room") if row.name not in _DECIDED_ONCE else None
-        if is_kept and (row.name in _FOR_ALL or (row.name in _SANCTIONS and name is None)):
+        audience = _field(row, arguments, "audience") if row.name == "directs.send_many" else None
+        if isinstance(audience, (dict, tuple)):
+            name = audience.get("room") if isinstance(audience, dict) else next(iter(audience), None)
+        elif is_kept and (row.name in _FOR_ALL or (row.name in _SANCTIONS and name is None)):
             if _field(row, arguments, "clear"):
                 rule = "must be with a room where there are several nodes"
                 raise OperationError(ErrorCode.BAD_FIELD, rule, "clear")
@@ -143,33 +162,70 @@ class CallForwarding:
             if owner is None:
                 raise OperationError(ErrorCode.OVERLOADED, "the room has no owner now", "room", RETRY_MS)
             if owner == self._owners.node:
-                answer = self._operations.begin(caller, row, arguments, max_bytes)
-                if isinstance(answer, Deferred):
-                    found: CallAnswer = await answer.wait()
-                    return found
-                return answer if isinstance(answer, CallAnswer) else await answer
+                return await _waited(self._operations.begin(caller, row, arguments, max_bytes))
             answered = await self._ask(owner, room, name, caller, row, arguments, max_bytes)
             if answered is not None:
                 return _read_answer(row, answered)
+            self._owners.forget(room)
         raise OperationError(ErrorCode.OVERLOADED, "the room has no owner now", "room", RETRY_MS)
+
+    async def _ask_all(self, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int) -> CallAnswer:
+        """Answer a call with what all nodes have."""
+        own = await _waited(self._begin_here(caller, row, arguments, max_bytes))
+        found, errors = [own.result], list[OperationError]()
+
+        async def ask(node: str) -> None:
+            try:
+                answer = await self._ask(node, "", "", caller, row, arguments, max_bytes)
+            except OperationError as error:
+                errors.append(error)
+            else:
+                if answer is not None:
+                    found.append(_read_answer(row, answer).result)
+
+        async with trio.open_nursery() as nursery:
+            for node in self._operations.parts.others.alive():
+                nursery.start_soon(ask, node)
+        if errors:
+            raise errors[0]
+        result = MERGED[row.name](caller, row.read(arguments), found)
+        packed = pack_body(result) if max_bytes else b""
+        if len(packed) > max_bytes:
+            raise OperationError(ErrorCode.PAYLOAD_TOO_LARGE, "ask for fewer: the nodes have too much", "limit")
+        return CallAnswer(result, False, packed)
+
+    def _begin_here(self, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int) -> Any:
+        self._is_for_this = True
+        try:
+            return self._operations.begin(caller, row, arguments, max_bytes)
+        finally:
+            self._is_for_this = False
 
     async def _ask(
         self, owner: str, room: str, name: str, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int
     ) -> CallReturned | None:
-        if len(self._waiting) >= MAX_WAITING:
-            raise OperationError(ErrorCode.OVERLOADED, "too many calls wait for other nodes", "", RETRY_MS)
+        nbytes, (calls, waiting_bytes) = len(pack_body(arguments)), self._load.get(owner, (0, 0))
+        if calls >= MAX_WAITING or (calls and waiting_bytes + nbytes > MAX_WAITING_BYTES):
+            rule = "too many calls wait for the node that answers this one"
+            raise OperationError(ErrorCode.RATE_LIMITED, rule, "", RETRY_MS)
         self._last_id += 1
         number, answer = self._last_id, Deferred()
         self._waiting[number] = owner, answer
+        self._load[owner] = calls + 1, waiting_bytes + nbytes
+        wait_ms = _field(row, arguments, "wait_ms")
+        patience_s = PATIENCE_S + (wait_ms / 1000 if type(wait_ms) is int else 0) if row.changes else READ_PATIENCE_S
         try:
             packed = _pack_caller(caller, room, _names_in(row, arguments, name))
             self._send(owner, CallAsked(number, room, row.number, packed, arguments, max_bytes or MAX_ANSWER_BYTES))
-            with trio.move_on_after(PATIENCE_S):
+            with trio.move_on_after(patience_s):
                 found: CallReturned = await answer.wait()
                 return None if found.refusal == () else found
         finally:
             del self._waiting[number]
-        rule = "the owner of the room has not answered; ask again with the same key"
+            calls, waiting_bytes = self._load.pop(owner)
+            if calls > 1:
+                self._load[owner] = calls - 1, waiting_bytes - nbytes
+        rule = "the node that answers it has not in time: ask again with the same key"
         raise OperationError(ErrorCode.OVERLOADED, rule, "", RETRY_MS)
 
     # ---- what other nodes send
@@ -180,15 +236,13 @@ class CallForwarding:
 
     async def _answer(self, node: str, call: CallAsked) -> None:
         row = BY_NUMBER.get(call.operation)
-        if self._owners.owner_of(call.room) != self._owners.node or row is None:
+        is_for_this = not call.room and row is not None and row.name in MERGED
+        if row is None or not (is_for_this or self._owners.owner_of(call.room) == self._owners.node):
             self._send(node, CallReturned(call.id, b"", refusal=()))
             return
         try:
-            found: Any = self._operations.begin(_read_caller(call.caller), row, call.arguments, call.max_bytes)
-            if isinstance(found, Deferred):
-                found = await found.wait()
-            elif isinstance(found, Awaitable):
-                found = await found
+            begin = self._begin_here if is_for_this else self._operations.begin
+            found = await _waited(begin(_read_caller(call.caller), row, call.arguments, call.max_bytes))
             answer = CallReturned(call.id, found.packed or pack_body(found.result), found.is_replayed)
         except OperationError as error:
             answer = CallReturned(
@@ -213,9 +267,19 @@ class CallForwarding:
                 answer.set(OperationError(ErrorCode.OVERLOADED, rule, "", RETRY_MS))
 
 
+async def _waited(found: Any) -> CallAnswer:
+    """Return the answer that `Operations.begin` has returned or brings (Any)."""
+    if isinstance(found, Deferred):
+        found = await found.wait()
+    answer: CallAnswer = found if isinstance(found, CallAnswer) else await found
+    return answer
+
+
 def _is_of_room(row: OperationRow, is_kept: bool) -> bool:
-    """Return whether the owner of a room answers an operation on it."""
-    return bool(row.room) and (row.subject in _SUBJECTS or row.name in _NAMES or (is_kept and row.name in _SANCTIONS))
+    """Return whether the owner of a room answers an operation that names one."""
+    if row.name == "directs.send_many" or row.name in _SANCTIONS:
+        return is_kept
+    return bool(row.room) and (row.subject in _SUBJECTS or row.name in _NAMES)
 
 
 def _field(row: OperationRow, arguments: Any, field: str) -> Any:
@@ -253,17 +317,19 @@ def _pack_caller(caller: Caller, room: str, names: tuple[str, ...]) -> tuple[Any
         caller.id, caller.name, caller.address, tuple(grants), tuple(int(each) for each in caller.roles),
         None if caller.scopes is None else tuple(sorted(each.value for each in caller.scopes)), caller.key,
         caller.dry_run, caller.tenant, caller.joined_at_ms(room), caller.account_created, caller.tags, caller.jti,
-        caller.in_all_rooms,
+        caller.in_all_rooms, None if room else int(max(caller.roles, default=Role.VIEWER)),
     )  # fmt: skip
 
 
 def _read_caller(packed: tuple[Any, ...]) -> Caller:
-    user, shown, address, grants, roles, scopes, key, dry_run, tenant, joined_at_ms, created, tags, jti, in_all = packed
+    user, shown, address, grants, roles, scopes, key, dry_run, tenant, *rest = packed
+    joined_at_ms, created, tags, jti, in_all, role = rest
     granted = {name: None if role is None else Role(role) for name, role, _ in grants}
     types = {name: None if allowed is None else frozenset(allowed) for name, _, allowed in grants}
+    elsewhere = None if role is None else Role(role)  # who has asked all nodes leaves out what its caller may not see
     first = next(iter(types.values()), None)
     return Caller(
-        user, shown, address, granted.get, frozenset(map(Role, roles)),
+        user, shown, address, lambda name: granted.get(name, elsewhere), frozenset(map(Role, roles)),
         None if scopes is None else frozenset(map(Scope, scopes)), key, dry_run, tenant, lambda room: joined_at_ms,
         lambda room: first if room is None else types.get(room), account_created=created, tags=tags, jti=jti,
         in_all_rooms=in_all,

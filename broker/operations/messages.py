@@ -9,6 +9,7 @@ import trio
 from broker.core.commerce.audiences import Audiences
 from broker.core.rooms.audience import for_marketing
 from broker.core.rooms.deletions import UNDELETABLE
+from broker.core.rooms.idempotency import shown_id
 from broker.core.rooms.pins import PinChange
 from broker.core.rooms.traces import PostTrace
 from broker.core.tenants.names import plain_name
@@ -243,7 +244,7 @@ def _trace(parts: Parts, caller: Caller, request: TraceMessage) -> MessageTrace:
 def _view_of(trace: PostTrace) -> MessageTrace:
     """Return a trace as clients of the control API see it."""
     begin, outcome, detail = trace.received_at, trace.outcome, trace.detail
-    view = MessageTrace(trace.user, trace.client_msg_id, trace.type, trace.received_ms, outcome)
+    view = MessageTrace(trace.user, shown_id(trace.client_msg_id), trace.type, trace.received_ms, outcome)
     if trace.decided_at is None:
         return view
     view = view._replace(

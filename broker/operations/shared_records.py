@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import structlog
+
+from broker.auth.ticket_keys import TicketKeys
 from broker.core.tenants.names import split_name
 from broker.core.users.revocations import Revocation, RevokedToken, TooManyTokens
 from broker.ledger import Committed, Item, LedgerResult, RecordPut, RecordRemoved
+from broker.operations.brokers import API_KEYS_CHANGED
 from broker.operations.parts import Parts
 from broker.operations.sanctions import enforce
 from broker.operations.tokens import end_revoked
@@ -21,21 +25,35 @@ from protocol.frames import unpack_body
 
 __all__ = ["SHARED_KINDS", "SharedRecords"]
 
+log = structlog.get_logger("roomcast.nodes")
+
+SECRETS = "nodes.secrets"
+"""Kind of the record with the keys for tickets."""
+
 SHARED_KINDS = frozenset(
     {
         sanction_records.KIND, sanction_records.ACTION_KIND, revocations.KIND, revocations.TOKEN_KIND,
-        word_lists.KIND, locks.KIND, locks.FENCE_KIND, hints.KIND, PREFERENCES, TAGS,
+        word_lists.KIND, locks.KIND, locks.FENCE_KIND, hints.KIND, PREFERENCES, TAGS, API_KEYS_CHANGED, SECRETS,
     }
 )  # fmt: skip
 """Kinds of the records that hold on every node."""
 
 
 class SharedRecords:
-    """Takes changes over. ``start``: starts a task."""
+    """Takes changes over. ``start``: starts a task; ``use_secrets``: gets the keys for tickets of all nodes."""
 
-    def __init__(self, parts: Parts, start: Callable[..., None]) -> None:
+    def __init__(self, parts: Parts, start: Callable[..., None], use_secrets: Callable[[TicketKeys], None]) -> None:
         self._parts = parts
         self._start = start
+        self._use_secrets = use_secrets
+        self.secrets: TicketKeys | None = None
+        """Keys for tickets of all nodes: the first that the log has."""
+
+    def offer_secrets(self, keys: TicketKeys) -> None:
+        """Offer keys for tickets, which hold where no node has offered others before."""
+        if self.secrets is None and self._parts.ledger is not None:
+            item = RecordPut(SECRETS, "", "", self._parts.unix_ms(), keys.encode())
+            self._parts.ledger.record((item,), lambda result: None)
 
     def follow(self, items: Sequence[Item], result: LedgerResult, is_own: bool) -> int:
         """Let items hold here; return the links of this node that they concern. What this node has submitted itself
@@ -48,6 +66,10 @@ class SharedRecords:
                 action = sanction_records.read_action(unpack_body(item.body))
                 self._parts.sanctions.table.apply(action)
                 links += 0 if is_own else enforce(self._parts, action)
+            elif isinstance(item, RecordPut) and item.kind == SECRETS:
+                if self.secrets is None:
+                    self.secrets = TicketKeys.decode(item.body)
+                    self._use_secrets(self.secrets)
             elif is_own:
                 continue
             elif isinstance(item, RecordPut) and item.kind in (revocations.KIND, revocations.TOKEN_KIND):
@@ -58,6 +80,8 @@ class SharedRecords:
                     self._prefer(item)
         if not is_own and self._parts.inboxes is not None:
             self._parts.inboxes.follow(items, result)
+        if API_KEYS_CHANGED in again:
+            self._read_api_keys()
         if word_lists.KIND in again:
             self._start(self._parts.word_lists.load)
         if hints.KIND in again and self._parts.ledger is not None:
@@ -76,6 +100,12 @@ class SharedRecords:
             except TooManyTokens:
                 return 0
         return sum(end_revoked(self._parts, session) for session in self._parts.users.all_sessions())
+
+    def _read_api_keys(self) -> None:
+        try:
+            self._parts.control.read_api_keys()
+        except (OSError, ValueError) as error:
+            log.error("the API keys that another node has changed cannot be read", why=str(error))
 
     def _prefer(self, item: RecordPut) -> None:
         self._parts.hub.preferences.change(item.subject, {item.name: unpack_body(item.body)[0]})

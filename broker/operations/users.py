@@ -66,8 +66,13 @@ def _rooms_of(session: Any) -> tuple[str, ...]:
     return tuple(sorted(member.room.name for member in session.memberships))
 
 
+def _sessions_of(parts: Parts, user: str) -> tuple[Any, ...]:
+    """Return the sessions of a user whose connections this node has."""
+    return tuple(session for session in parts.users.sessions(user) if not session.is_remote)
+
+
 async def _get(parts: Parts, caller: Caller, request: GetUser) -> UserView:
-    sessions: tuple[Any, ...] = parts.users.sessions(request.user)
+    sessions = _sessions_of(parts, request.user)
     now, now_ms = parts.clock(), parts.unix_ms()
     links = tuple(
         UserLink(
@@ -95,7 +100,7 @@ def _preferences(settings: UserSettings) -> Preferences:
 
 
 def _disconnect(parts: Parts, caller: Caller, request: DisconnectUser) -> DisconnectedUser:
-    sessions: tuple[Any, ...] = parts.users.sessions(request.user)
+    sessions = _sessions_of(parts, request.user)
     if request.link is not None:
         sessions = tuple(each for each in sessions if _link_id(each) == request.link)
     code = CloseCode.GOING_AWAY if request.reconnect else CloseCode.KICKED

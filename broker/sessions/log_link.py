@@ -19,16 +19,23 @@ log = structlog.get_logger("roomcast.nodes")
 
 
 class LogLink:
-    """The part of one node. ``send``: sends a record to a node."""
+    """The part of one node. ``send``: sends a record to a node; ``on_begun``: called once the log was read."""
 
     def __init__(
-        self, logs: SharedLedger, owners: RoomOwners, engine: Engine, send: Callable[[str, NodeMessage], None]
+        self,
+        logs: SharedLedger,
+        owners: RoomOwners,
+        engine: Engine,
+        send: Callable[[str, NodeMessage], None],
+        *,
+        on_begun: Callable[[], None],
     ) -> None:
         self._logs = logs
         self._log = logs.broker_log
         self._owners = owners
         self._engine = engine
         self._send = send
+        self._on_begun = on_begun
 
     @property
     def is_stale(self) -> bool:
@@ -43,7 +50,8 @@ class LogLink:
         self._engine.subscribe_room(BROKER_LOG)
         while True:
             try:
-                return await self._log.catch_up()
+                await self._log.catch_up()
+                return self._on_begun()
             except EngineError as error:
                 log.warning("the broker's log cannot be read", why=str(error))
                 await trio.sleep(FOLLOW_S)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from functools import partial
 
+from broker.auth.ticket_keys import TicketKeys
 from broker.config.schema import Config, check_for_nodes
 from broker.engine.base import Engine
 from broker.ledger import Ledger
@@ -47,10 +49,21 @@ def nodes_of(
     context.nodes = nodes
     if logs is not None:
         parts, shared = operations.parts, logs.broker_log
-        shared.kinds, shared.follow = SHARED_KINDS, SharedRecords(parts, nodes.start).follow
+
+        def use_secrets(keys: TicketKeys) -> None:
+            context.auth.use_ticket_keys(keys)
+            context.hub.event_ids.use_key(hmac.digest(keys.base, b"event ids", "sha256"))
+
+        records = SharedRecords(parts, nodes.start, use_secrets)
+        shared.kinds, shared.follow = SHARED_KINDS, records.follow
+        lifetime_ms = round(context.auth.ticket_s * 1000)
         shared.on_owned = parts.locks.load
-        nodes.log = LogLink(logs, nodes.owners, engine, nodes.send)
-        parts.others.log, parts.others.alive = shared, nodes.others_alive
+        nodes.log = LogLink(
+            logs, nodes.owners, engine, nodes.send,
+            on_begun=lambda: records.offer_secrets(TicketKeys.new().signing_for(lifetime_ms)),
+        )  # fmt: skip
+        parts.others.log = shared
+    operations.parts.others.alive = nodes.others_alive
     calls = CallForwarding(operations, nodes.owners, nodes.send, nodes.start)
     nodes.calls, operations.route = calls, calls.route
     return nodes

@@ -11,10 +11,11 @@ import trio
 from broker import OperationError
 from broker.core.nodes.membership import LEASE_S
 from broker.engine.memory import MemoryFaults, RequestFault
-from protocol.codes import CloseCode, ErrorCode, LeaveReason, MessageType, Outcome
-from protocol.messages import Ack, AckResult, Auth, Direct, DirectAck, GoAway, Left
+from protocol.codes import CloseCode, ErrorCode, Feature, LeaveReason, MessageType, Outcome
+from protocol.messages import Ack, AckResult, Auth, Authenticated, Direct, DirectAck, GoAway, Left
 from tests.support.broker import joined_link, raw_link
 from tests.support.nodes import NodesOfTest, running_nodes
+from tests.support.tokens import SECRET
 from tests.support.until import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -30,6 +31,12 @@ async def mute_is_known(nodes: NodesOfTest, user: str, names: str) -> None:
     await until(lambda: all(user in nodes[name].broker.hub.sanctions.mutes for name in names))
 
 
+async def all_see_each_other(nodes: NodesOfTest) -> None:
+    """Wait until each node knows that the others are alive."""
+    count = len(nodes.by_name) - 1
+    await until(lambda: all(len(node.nodes.others_alive()) == count for node in nodes.by_name.values()))
+
+
 async def acked(nodes: NodesOfTest, user: str, number: int) -> None:
     """Wait until every node knows that a direct message is acknowledged."""
     for node in nodes.by_name.values():
@@ -40,6 +47,7 @@ async def acked(nodes: NodesOfTest, user: str, number: int) -> None:
 
 async def test_a_ban_everywhere_ends_the_links_of_all_nodes_and_outlives_every_owner(tmp_path: Path) -> None:
     async with running_nodes("a", "b", "c", **kept(tmp_path)) as nodes:
+        await all_see_each_other(nodes)
         async with raw_link(nodes["b"].broker) as ben, raw_link(nodes["c"].broker) as same:
             await ben.login("dev:ben")
             await same.login("dev:ben")
@@ -91,7 +99,7 @@ async def test_a_ban_of_a_room_removes_a_viewer_of_another_node(tmp_path: Path) 
 
 async def test_a_change_says_which_nodes_do_not_have_it_yet(tmp_path: Path) -> None:
     async with running_nodes("a", "b", **kept(tmp_path)) as nodes:
-        await until(lambda: all(len(node.nodes.others_alive()) == 1 for node in nodes.by_name.values()))
+        await all_see_each_other(nodes)
         await nodes["a"].broker.call("moderation.mute", room=None, user="cai", seconds=600)
         asked, deaf = ("a", "b") if nodes.owner_of("\0broker") is nodes["a"] else ("b", "a")
         nodes[deaf].engine.faults = MemoryFaults(
@@ -132,7 +140,7 @@ async def test_a_lock_is_one_whichever_node_is_asked(tmp_path: Path) -> None:
 
 async def test_lists_of_words_and_hints_hold_on_every_node(tmp_path: Path) -> None:
     async with running_nodes("a", "b", **kept(tmp_path)) as nodes:
-        await until(lambda: len(nodes["a"].nodes.others_alive()) == 1)
+        await all_see_each_other(nodes)
         await nodes["a"].broker.call("moderation.put_list", name="own", action="block", words=["坏词"])
         await until(lambda: bool(nodes["b"].broker.word_lists.of("")))
         table = nodes["b"].nodes.owners.table
@@ -177,3 +185,53 @@ async def test_a_node_that_cannot_read_what_holds_admits_nobody(tmp_path: Path) 
         await until(lambda: not broker_log.is_stale)
         async with raw_link(nodes["b"].broker) as ben:
             await ben.login("dev:ben")
+
+
+async def test_a_ticket_of_one_node_logs_in_at_another(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", auth={"secret": SECRET}, **kept(tmp_path)) as nodes:
+        for name in "ab":  # each has read the log up to the keys then
+            await nodes[name].broker.call("users.set_tags", user="cai", tags=[])
+        token = nodes["a"].broker.context.auth.issue("ben", ttl_s=600)
+        async with raw_link(nodes["a"].broker) as ben:
+            await ben.hello(int(Feature.TICKET))
+            await ben.send((Auth(token), 0, 0))
+            ticket = (await ben.expect(Authenticated))[1].ticket
+        async with raw_link(nodes["b"].broker) as again:
+            assert (await again.login(ticket)).user_id == "ben"
+
+
+async def test_links_and_rooms_of_all_nodes_are_one_answer(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", **kept(tmp_path)) as nodes:
+        await all_see_each_other(nodes)
+        room = nodes.room_on("a")
+        async with (
+            joined_link(nodes["a"].broker, "dev:ben", room) as (here, _),
+            joined_link(nodes["b"].broker, "dev:ben", room) as (there, _),
+        ):
+            for name in "ab":
+                user = await nodes[name].broker.call("users.get", user="ben")
+                assert (len(user.links), user.rooms) == (2, (room,))
+                assert [each.room for each in (await nodes[name].broker.call("rooms.list")).items] == [room]
+            assert (await nodes["b"].broker.call("users.disconnect", user="ben")).links == 2
+            for link in (here, there):
+                assert (await link.expect(GoAway))[1].code == CloseCode.KICKED
+
+
+async def test_pages_of_rooms_go_over_all_nodes(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", **kept(tmp_path)) as nodes:
+        await all_see_each_other(nodes)
+        table = nodes["b"].nodes.owners.table
+        await until(lambda: len(table.settled(trio.current_time(), LEASE_S)) == 2)
+        names = sorted(f"show-{number}" for number in range(12))
+        for name in names:
+            await nodes["b"].broker.call("rooms.open", room=name)
+        assert {len(node.broker.hub) for node in nodes.by_name.values()} != {12, 0}, "both have some"
+        seen: list[str] = []
+        cursor = None
+        while True:
+            page = await nodes["a"].broker.call("rooms.list", limit=5, cursor=cursor)
+            seen += [each.room for each in page.items]
+            cursor = page.next
+            if cursor is None:
+                break
+        assert seen == names

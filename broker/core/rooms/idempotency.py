@@ -39,6 +39,7 @@ __all__ = [
     "call_key",
     "order_key",
     "post_key",
+    "shown_id",
 ]
 
 T = TypeVar("T")
@@ -186,6 +187,11 @@ def call_id(name: str, fingerprint: bytes) -> str:
     no client's ``client_msg_id`` may hold: what a client sends is never taken for the key of a call.
     """
     return f"{_CALL_MARK}{fingerprint.hex()}{name}"
+
+
+def shown_id(client_msg_id: str) -> str:
+    """Return the id of a post as others see it, "" for one that stands for the key of a call."""
+    return "" if client_msg_id.startswith(_CALL_MARK) else client_msg_id
 
 
 def call_key(name: str, fingerprint: bytes) -> OperationKey:
