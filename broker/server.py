@@ -69,6 +69,7 @@ from broker.rooms.room_history import RoomHistory
 from broker.rooms.room_store import RoomStore
 from broker.rooms.screening import BuiltWords, Screening, read_words
 from broker.rooms.shared_ledger import SharedLedger
+from broker.rooms.shared_notices import notices_of
 from broker.rooms.word_lists import OwnLists
 from broker.sessions.context import SessionContext
 from broker.sessions.drain import drain
@@ -170,7 +171,7 @@ class Broker:
             )  # fmt: skip
             self.room_store = RoomStore(
                 self.ledger, wall_ms, reports=RoomReports(self.webhook_events, self.webhooks.submit, wall_ms),
-                directs=self.inboxes if engine is None else None, review_space=configured.review_space(config),
+                directs=notices_of(self.inboxes, engine), review_space=configured.review_space(config),
                 kinds=configured.kinds_of(config, partial(seeds.randbytes, 32)),
             )  # fmt: skip
         self._clock: Callable[[], float] = clock

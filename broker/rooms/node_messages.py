@@ -28,6 +28,7 @@ __all__ = [
     "LinkAnswers",
     "LinkBytes",
     "LinkClosed",
+    "LinkDisplaced",
     "LinkEnded",
     "LinkGranted",
     "LinkOpened",
@@ -224,6 +225,12 @@ class Submitted(NamedTuple):
     body: bytes
 
 
+class LinkDisplaced(NamedTuple):
+    """A newer link of its user has come at another node. ``name``: under which the engine has the older one."""
+
+    name: str
+
+
 class LogFollowed(NamedTuple):
     """The sender has taken over a fact of the receiver in the broker's log. ``links``: it concerned so many there."""
 
@@ -248,10 +255,11 @@ NodeMessage = (
     | Wanted
     | Submitted
     | LogFollowed
+    | LinkDisplaced
 )
 _KINDS: tuple[type[Any], ...] = (
     LinkOpened, LinkBytes, LinkAnswers, LinkGranted, LinkClosed, LinkEnded, Attach, Attached, EventsAsked, EventsFound,
-    CallAsked, CallReturned, Moved, Wanted, Submitted, LogFollowed,
+    CallAsked, CallReturned, Moved, Wanted, Submitted, LogFollowed, LinkDisplaced,
 )  # fmt: skip
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 

@@ -43,6 +43,7 @@ from broker.ledger.schema import database_path
 from broker.rooms.broker_log import BROKER_LOG, BrokerLog
 from broker.rooms.replaced_facts import ReplacedFacts
 from broker.rooms.room_log import AGAIN_S, RoomLog
+from broker.rooms.shared_notices import AGAIN_WITHIN_MS, send_notices, without_notices
 from broker.rooms.submissions import ROOM_KINDS, is_for_all, pack_submission, read_submission, room_of
 
 __all__ = ["SUBMISSION_KIND", "SharedLedger"]
@@ -220,7 +221,9 @@ class SharedLedger(Ledger):
                 await self._forget(name, [key.digest for each in found for key in read_submission(each.body)[1]])
             for each in found:
                 items, keys = read_submission(each.body)
-                kept = tuple(item for item in items if not isinstance(item, OutboxEntry))
+                kept = tuple(item for item in without_notices(items) if not isinstance(item, OutboxEntry))
+                if len(kept) < len(items) and each.at_ms >= self._unix_ms() - AGAIN_WITHIN_MS:
+                    self._nursery.start_soon(send_notices, self.broker_log, name, items)
                 if each.fact > applied and kept and not await self._apply(kept, keys, _ignore):
                     return False
                 fact = each.fact
@@ -315,7 +318,10 @@ class SharedLedger(Ledger):
                 shared.waiting.popleft()
                 number = self._applied.get(end.room, 0) + 1
                 self._take(end.room, number, waiting.body, waiting.items, waiting.keys)
-                if not await self._apply(waiting.items, waiting.keys, waiting.on_done):
+                kept = without_notices(waiting.items)
+                if len(kept) < len(waiting.items) and self._nursery is not None:
+                    self._nursery.start_soon(send_notices, self.broker_log, end.room, waiting.items)
+                if not await self._apply(kept, waiting.keys, waiting.on_done):
                     waiting.on_done(LedgerError(FailureKind.CLOSED, "the copy of the log cannot be written"))
                 self._queued -= 1
             shared.nbytes = sum(len(each.body) for each in shared.waiting)

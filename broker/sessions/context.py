@@ -40,8 +40,22 @@ RENEW_EVERY_S = 30.0
 """A ticket costs a signature; clients ask for one when half of its time has passed."""
 
 
+class UserLinksOfNode(Protocol):
+    """Links of users over all nodes."""
+
+    def added(self, user: str, link: Any, *, is_app: bool) -> None:
+        """Take that a user has logged in on a link of this node."""
+
+    def removed(self, user: str, link: Any) -> None:
+        """Take that a link of this node has ended."""
+
+
 class NodeLinks(Protocol):
     """What sessions need of this node among others. (Any: links and requests are above and beside this module.)"""
+
+    @property
+    def user_links(self) -> UserLinksOfNode:
+        """Links of users over all nodes."""
 
     @property
     def is_stale(self) -> bool:

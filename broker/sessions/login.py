@@ -108,6 +108,8 @@ def _admit(link: SessionLink, grant: Grant) -> None:
         link.on_deadline(now)
     ticket, ticket_ms = context.auth.ticket(grant) if link.features & _TICKET else ("", 0)
     link.send(Authenticated(grant.plain_id, grant.name, int(grant.expires_at * 1000), ticket, ticket_ms))
+    if context.nodes is not None:
+        context.nodes.user_links.added(grant.user_id, link, is_app=is_app)
     if context.inboxes is not None:
         context.inboxes.arrive(grant.user_id, link)
 

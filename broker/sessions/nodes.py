@@ -32,6 +32,7 @@ from broker.rooms.node_messages import (
     LinkAnswers,
     LinkBytes,
     LinkClosed,
+    LinkDisplaced,
     LinkEnded,
     LinkGranted,
     LinkOpened,
@@ -54,6 +55,7 @@ from broker.sessions.relays import LinkRelays, Relay
 from broker.sessions.remote_sessions import RemoteSessions
 from broker.sessions.requests import senders_of
 from broker.sessions.room_member import RoomMember
+from broker.sessions.user_links import UserLinks
 from protocol.codes import ErrorCode, LeaveReason, Outcome
 from protocol.frames import pack_body
 from protocol.messages import AckResult, Join, Post, Resume
@@ -124,6 +126,7 @@ class Nodes:
         self.node = engine.node
         self.owners = RoomOwners(engine, self, clock=clock, at_ms=context.unix_ms)
         self.calls: CallsOfNodes | None = None
+        self.user_links = UserLinks(engine, self.owners, context.users, context.unix_ms, self.send, self.start)
         self.log: LogLink | None = None
         """To the broker's log, where something is kept."""
         self.edge_rooms: dict[str, EdgeRoom] = {}
@@ -508,6 +511,8 @@ class Nodes:
             case Submitted() | LogFollowed():
                 if self.log is not None:
                     self.log.take(node, record)
+            case LinkDisplaced(name):
+                self.user_links.displaced(name)
             case Wanted(name):
                 self.owners.forget(name)  # its owner may have released it for this node
                 self.owners.find(name, lambda found: None)

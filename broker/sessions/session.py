@@ -171,6 +171,8 @@ class Session(SessionLink):
         grant, self.grant = self.grant, None
         if grant is not None:
             context.users.remove(grant.user_id, self)
+            if context.nodes is not None:
+                context.nodes.user_links.removed(grant.user_id, self)
             if grant.tenant:
                 context.hub.tenants.disconnect(grant.tenant)
             if context.inboxes is not None:

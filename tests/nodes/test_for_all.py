@@ -235,3 +235,42 @@ async def test_pages_of_rooms_go_over_all_nodes(tmp_path: Path) -> None:
             if cursor is None:
                 break
         assert seen == names
+
+
+async def test_a_user_has_no_more_links_than_the_limit_over_all_nodes(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", link={"connections_per_user": 2}, **kept(tmp_path)) as nodes:
+        await all_see_each_other(nodes)
+        async with raw_link(nodes["a"].broker) as first, raw_link(nodes["b"].broker) as second:
+            await first.login("dev:ben")
+            await until(lambda: len(nodes.data.links("ben")) == 1)
+            await second.login("dev:ben")
+            await until(lambda: len(nodes.data.links("ben")) == 2)
+            async with raw_link(nodes["b"].broker) as third:
+                await third.login("dev:ben")
+                assert (await first.expect(GoAway))[1].code == CloseCode.REPLACED
+                await until(lambda: len(nodes["b"].broker.users.sessions("ben")) == 2)
+            await until(lambda: len(nodes.data.links("ben")) == 1)
+            nodes["b"].kill()
+            async with raw_link(nodes["a"].broker) as after:
+                await until(lambda: nodes["a"].nodes.others_alive() == [])
+                await after.login("dev:ben")
+                await until(lambda: [each.connection[0] for each in nodes.data.links("ben")] == ["a"])
+        await until(lambda: not nodes.data.links("ben"))
+
+
+async def test_a_notice_of_an_activity_is_once_in_the_inbox_of_a_user_of_another_node(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", **kept(tmp_path)) as nodes:
+        room, broker = nodes.room_on("a"), nodes["b"].broker
+        await broker.call("rooms.open", room=room)
+        pool: dict[str, Any] = {"room": room, "id": "c", "count": 2, "prefix": "NEW", "template": "Code: {code}"}
+        await broker.call("coupons.create", idempotency_key="k1", **pool)
+        async with raw_link(broker) as ben:
+            await ben.login("dev:ben")
+            await broker.call("coupons.issue", idempotency_key="k2", room=room, id="c", user="ben")
+            direct = (await ben.expect(Direct))[1]
+            assert direct.type == MessageType.ACTIVITY
+            nodes["a"].kill()
+            await until(lambda: nodes.owner_of(room) is nodes["b"] and nodes.owner_of("\0broker") is not None)
+            last = await broker.call("directs.send", user="ben", type=4, payload=["尾"])
+            assert last.id == direct.direct_id + 1
+            assert (await ben.expect(Direct))[1].payload == ("尾",)
