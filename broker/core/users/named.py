@@ -7,16 +7,17 @@ from typing import Any
 
 __all__ = ["users_in", "without_user"]
 
-_FIELDS = frozenset({"as_user", "inviter", "owner", "remove", "user", "users"})
-"""Fields of requests that hold a user id, or several."""
+_FIELDS = frozenset({"add", "as_user", "confirm", "inviter", "mentions", "owner", "remove", "user", "users", "values"})
+"""Fields of requests that hold a user id, several, or several as keys; a field of that name may hold another thing."""
 
 
 def users_in(request: Any) -> set[str]:
     """Return the ids in a request record (Any: each operation has its own), as they stand in it."""
     found: set[str] = set()
     for name, value in zip(request._fields, request, strict=True):
-        if name in _FIELDS and value:
+        if name in _FIELDS and isinstance(value, str | tuple | list | Mapping):
             found.update((value,) if isinstance(value, str) else value)
+    found.discard("")
     return found
 
 

@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 
 from broker.core.users.named import users_in, without_user
+from protocol.fields import FieldError
+from protocol.json_values import as_json
+from protocol.operations import OPERATIONS
 from protocol.operations.messages import PublishMany, PublishMessage
+from protocol.operations.rows import OperationRow
 from protocol.operations.sanctions import MuteUser
 
 
@@ -38,3 +42,18 @@ def test_a_request_loses_an_erased_user_and_what_it_has_of_it(kind: Any, request
 
 def test_users_are_found_by_the_names_of_fields() -> None:
     assert users_in(MuteUser("r", "eve", reason="bob")) == {"eve"}
+
+
+@pytest.mark.parametrize("row", OPERATIONS, ids=lambda row: row.name)
+def test_every_field_that_takes_ids_of_users_is_known(row: OperationRow) -> None:
+    """A value of a field that a rule of user ids refuses shows that it takes them, alone, in an array, or as keys."""
+    fields = as_json(row.example[0])
+    for name in row.request._fields:
+        if (row.name, name) == ("moderation.audit", "subject"):
+            continue  # what the audit has of an erased user can be read
+        for wrong, right in ((" ", "ann"), ([" "], ["ann"]), ({" ": {}}, {"ann": {}})):
+            try:
+                row.read({**fields, name: wrong})
+            except FieldError as error:
+                if "user id" in str(error):
+                    assert "ann" in users_in(row.request(**{**dict.fromkeys(row.request._fields), name: right}))
