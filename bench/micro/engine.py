@@ -10,15 +10,11 @@ publishing to the call of the receiver.
 from __future__ import annotations
 
 import random
-import shutil
 import socket
 import struct
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -26,12 +22,12 @@ import hiredis
 import trio
 
 from bench.measure import quantile
+from bench.micro.redis_process import EVERYSEC, RedisProcess, ask, redis_process, redis_program
 from bench.micro.result import Result, median
-from broker.config.redis_url import RedisUrl
 from broker.config.schema import LogConfig
 from broker.engine.base import Appended, EngineLinkState, Granted, LogItem
 from broker.engine.link import Command, pack
-from broker.engine.redis import RedisEngine, RedisSettings
+from broker.engine.redis import RedisEngine
 from broker.engine.redis_records import RedisNames, append_arguments
 from broker.engine.scripts import all_scripts
 from broker.ledger import Committed, Entry, LedgerResult, SubmitResult, make_key
@@ -45,7 +41,7 @@ BODY = bytes(random.Random(1).randrange(256) for _ in range(200))
 MARKER = LogItem(0, 0, 1, b"")
 DURABILITIES = {
     "no AOF": ("--appendonly", "no"),
-    "everysec": ("--appendonly", "yes", "--appendfsync", "everysec"),
+    "everysec": EVERYSEC,
     "always": ("--appendonly", "yes", "--appendfsync", "always"),
 }
 TICK_BYTES = 1100
@@ -54,54 +50,6 @@ TICKS_PER_S = 200
 GOAL_FACTS_PER_S = 5_000
 GOAL_LATENCY_MS = 10.0
 _STAMP = struct.Struct("<d")
-
-
-class _Server:
-    """A redis-server on a socket file."""
-
-    def __init__(self, path: str, pid: int) -> None:
-        self.path = path
-        self.pid = pid
-
-    def cpu_s(self) -> float:
-        """Return its CPU seconds so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / 100
-
-    def engine(self, node: str) -> RedisEngine:
-        return RedisEngine(RedisSettings(RedisUrl((), path=self.path)), node)
-
-    def ask(self, *commands: Command) -> list[object]:
-        """Send commands in one write on a blocking connection of its own, and return the answers."""
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.connect(self.path)
-            return _ask(sock, hiredis.Reader(), b"".join(map(pack, commands)), len(commands))
-
-
-def _ask(sock: socket.socket, reader: hiredis.Reader, data: bytes, count: int) -> list[object]:
-    sock.sendall(data)
-    replies: list[object] = []
-    while len(replies) < count:
-        reader.feed(sock.recv(65536))
-        while (reply := reader.gets()) is not False:
-            replies.append(reply)
-    return replies
-
-
-@asynccontextmanager
-async def _server(program: str, *options: str) -> AsyncIterator[_Server]:
-    with tempfile.TemporaryDirectory(prefix="roomcast-redis-") as name:
-        path = f"{name}/s"
-        fixed = ["--port", "0", "--unixsocket", path, "--dir", name, "--save", "", "--logfile", f"{name}/log"]
-        process = await trio.lowlevel.open_process([program, *fixed, *options], stdin=subprocess.DEVNULL)
-        try:
-            while not await trio.Path(path).exists():  # noqa: ASYNC110 - another process makes it
-                await trio.sleep(0.01)
-            yield _Server(path, process.pid)
-        finally:
-            process.kill()
-            with trio.CancelScope(shield=True):
-                await process.wait()
 
 
 class _Ignoring:
@@ -130,20 +78,20 @@ class _Ignoring:
 async def engine(smoke: bool) -> list[Result]:
     """Measure all, where redis-server is installed; else nothing, and say so."""
     configure(LogConfig(level="error"))
-    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    program = redis_program()
     if program is None:
         print("bench engine: there is no redis-server (apt install redis-server)", file=sys.stderr)
         return []
     seconds = 0.2 if smoke else 1.5
     results: list[Result] = []
     for durability, options in DURABILITIES.items():
-        async with _server(program, *options) as server:
+        async with redis_process(program, *options) as server:
             results += [await _appends(server, durability, group, seconds) for group in (1, 20)]
-    async with _server(program, *DURABILITIES["everysec"]) as server:
+    async with redis_process(program, *DURABILITIES["everysec"]) as server:
         results.append(await _facts(server, "everysec", seconds, smoke))
-    async with _server(program, *DURABILITIES["always"]) as server:
+    async with redis_process(program, *DURABILITIES["always"]) as server:
         results.append(await _facts(server, "always", seconds, smoke))
-    async with _server(program) as server:
+    async with redis_process(program) as server:
         for receivers in (1, 3):
             results += await _ticks(server, receivers, seconds, smoke)
     return results
@@ -152,7 +100,7 @@ async def engine(smoke: bool) -> list[Result]:
 # ---- appends
 
 
-async def _appends(server: _Server, durability: str, group: int, seconds: float) -> Result:
+async def _appends(server: RedisProcess, durability: str, group: int, seconds: float) -> Result:
     """Append for a time, in turns with the floor."""
     rates: list[float] = []
     floors: list[float] = []
@@ -184,7 +132,7 @@ async def _appends(server: _Server, durability: str, group: int, seconds: float)
 
 
 async def _append_rate(
-    server: _Server, prefix: str, group: int, seconds: float, latencies_s: list[float]
+    server: RedisProcess, prefix: str, group: int, seconds: float, latencies_s: list[float]
 ) -> tuple[float, int]:
     events = 0
 
@@ -212,7 +160,7 @@ async def _append_rate(
     return rate, events
 
 
-def _append_floor(server: _Server, prefix: str, group: int, seconds: float) -> float:
+def _append_floor(server: RedisProcess, prefix: str, group: int, seconds: float) -> float:
     """Return the events a second of the same script on one blocking connection, for 20 rooms in one write."""
     names, scripts = RedisNames("rc:"), all_scripts()
     rooms = [f"{prefix}-{number}" for number in range(ROOMS)]
@@ -235,7 +183,7 @@ def _append_floor(server: _Server, prefix: str, group: int, seconds: float) -> f
                 numbers = (fence, last + done * group, 0, 10_000, 0, group, 0)
                 commands.append(("EVALSHA", scripts["append"].sha, 4, *parts, "a", *numbers, *items))
             data = b"".join(map(pack, commands))
-            _ask(sock, reader, data, ROOMS)
+            ask(sock, reader, data, ROOMS)
             done += 1
     return done * group * ROOMS / (now - begun)
 
@@ -243,7 +191,7 @@ def _append_floor(server: _Server, prefix: str, group: int, seconds: float) -> f
 # ---- facts of a node's rooms
 
 
-async def _facts(server: _Server, durability: str, seconds: float, smoke: bool) -> Result:
+async def _facts(server: RedisProcess, durability: str, seconds: float, smoke: bool) -> Result:
     """Submit facts with keys, 2,000 of which wait at any time."""
     latencies_s: list[float] = []
     sent = 0
@@ -301,7 +249,7 @@ async def _facts(server: _Server, durability: str, seconds: float, smoke: bool) 
 # ---- ticks
 
 
-async def _ticks(server: _Server, receivers: int, seconds: float, smoke: bool) -> list[Result]:
+async def _ticks(server: RedisProcess, receivers: int, seconds: float, smoke: bool) -> list[Result]:
     """Publish on a schedule, to so many nodes; then flat out without receivers of this process in the way."""
     filler = bytes(TICK_BYTES - _STAMP.size)
     listeners = [_Ignoring() for _ in range(receivers)]

@@ -45,6 +45,7 @@ BENCHES: dict[str, tuple[str, str, str]] = {
     "webhooks": ("webhooks", "webhooks", "events a second delivered in order to a local receiver"),
     "gifts": ("gifts", "gifts", "CPU of a durable gift through the whole broker, by thread"),
     "engine": ("engine", "engine", "appends, facts and ticks over a real Redis, beside bare hiredis"),
+    "nodes": ("nodes", "nodes", "CPU of a delivery by one process and by two that share a room over Redis"),
     "ledger": ("ledger", "ledger", "durable events a second with fsync, beside the disk's own rate of syncs"),
 }
 """Name -> (module, function, what it measures). Modules are imported by the process that runs them."""
