@@ -139,7 +139,7 @@ class Broker:
         self.clock = TrustedClock(wall_ms or unix_ms, monotonic)
         """Unix time for everything that expires, and for dates."""
         wall_ms = self.clock.now_ms
-        clock = trio.lowlevel.current_clock().current_time  # as trio.current_time, without its two calls in between
+        clock = trio.current_time  # a broker may be made outside of the run that it serves in
         self.screening = Screening(Screens(), lambda moderation: self.hub.use_moderation(moderation))
         rules = RoomRules(
             policy=configured.policy_of(config),

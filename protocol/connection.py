@@ -41,7 +41,7 @@ from .frames import (
     parse_header,
     unpack_body,
 )
-from .message_rules import MESSAGE_KINDS, OPCODE_LANES, opcode_of, reader_of
+from .message_rules import DEFAULT_LANES, MESSAGE_KINDS, OPCODE_LANES, opcode_of, reader_of
 from .messages import VERSION, Message, Post, Side
 from .payloads import MAX_DANMAKU_CHARS, DanmakuPayload, check_payload
 from .state import ANSWERS, TRANSITIONS, LinkState
@@ -412,18 +412,19 @@ class Connection:
     ) -> bytes:
         """Frame one message, move the local state and return the bytes to write (UTF-8 JSON on a JSON link).
 
-        ``lane`` is needed for an EVENT only. ``packed``: the packed body of the message, if the caller has it already.
+        ``lane`` is needed for an EVENT, and for a DIRECT that is not of lane 1. ``packed``: the packed body of the
+        message, if the caller has it already.
         Raises LocalProtocolError when the local side or state does not allow the message or its lane, or the frame
         would be too large; the state is then unchanged. The fields are not checked: that is `check`.
         """
         rule = _SEND_RULES.get((self.side, self.local_state, type(message)))
         if rule is None:
             raise self._may_not_send(message)
-        opcode, state, needed, lanes, only_lane = rule
+        opcode, state, needed, lanes, default_lane = rule
         if needed is not None and self.peer_state not in needed:
             raise LocalProtocolError(f"{opcode.name} answers nothing")
         if lane is None:
-            lane = only_lane
+            lane = default_lane
         if lane is None or lane not in lanes:
             raise LocalProtocolError(f"{opcode.name} may not use lane {lane}")
         if self.encoding is _BINARY:
@@ -509,7 +510,7 @@ class _SendRule(NamedTuple):
     needed: frozenset[LinkState] | None
     """States that the peer must be in, None = any."""
     lanes: frozenset[Lane]
-    only_lane: Lane | None
+    default_lane: Lane | None
 
 
 def _send_rules() -> dict[tuple[Side, LinkState, type[Any]], _SendRule]:
@@ -520,7 +521,7 @@ def _send_rules() -> dict[tuple[Side, LinkState, type[Any]], _SendRule]:
             lanes = _CLIENT_LANES if side is _CLIENT else OPCODE_LANES[opcode]
             found[side, before, MESSAGE_KINDS[side, opcode]] = _SendRule(
                 opcode, after, ANSWERS.get(opcode) if side is _SERVER else None, lanes,
-                next(iter(lanes)) if len(lanes) == 1 else None,
+                next(iter(lanes)) if len(lanes) == 1 else DEFAULT_LANES.get(opcode),
             )  # fmt: skip
     return found
 

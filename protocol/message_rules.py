@@ -81,7 +81,7 @@ from .operations import BY_NAME, BY_NUMBER
 from .shared_rules import pinned_message, room_key
 from .ticks import account_of, whole_entry
 
-__all__ = ["MESSAGE_KINDS", "OPCODE_LANES", "opcode_of", "reader_of"]
+__all__ = ["DEFAULT_LANES", "MESSAGE_KINDS", "OPCODE_LANES", "opcode_of", "reader_of"]
 
 UINT32 = 0xFFFF_FFFF
 MAX_OPERATION = 0xFFFF
@@ -255,6 +255,8 @@ OPCODE_LANES: dict[Opcode, frozenset[Lane]] = {
     Opcode.DIRECT: frozenset({Lane.COMMERCE, Lane.AMBIENT}),
 }
 """Lanes that a frame of a server may have, by opcode; frames of a client have lane 0."""
+DEFAULT_LANES = {Opcode.DIRECT: Lane.COMMERCE}
+"""The lane where none is named, of opcodes that have several."""
 
 
 def opcode_of(message: Message) -> Opcode:

@@ -145,8 +145,8 @@ async def _create_api_key(parts: Parts, caller: Caller, request: CreateApiKey) -
         raise OperationError(ErrorCode.BAD_FIELD, f"must be some of {known}", "scopes")
     if not request.rooms:
         raise OperationError(ErrorCode.BAD_FIELD, "must have a pattern", "rooms")
-    if request.tenant and not is_tenant(request.tenant):
-        raise OperationError(ErrorCode.BAD_FIELD, "must be 1 to 32 of a-z, 0-9, _ and -", "tenant")
+    if request.of_tenant and not is_tenant(request.of_tenant):
+        raise OperationError(ErrorCode.BAD_FIELD, "must be 1 to 32 of a-z, 0-9, _ and -", "of_tenant")
     if not request.note.isprintable():
         raise OperationError(ErrorCode.BAD_FIELD, "must be printable", "note")
     if request.expires_at_s and request.expires_at_s * 1000 <= parts.unix_ms():
@@ -154,7 +154,7 @@ async def _create_api_key(parts: Parts, caller: Caller, request: CreateApiKey) -
     path = _key_file(parts, caller)
     try:
         key, shown = made_key(
-            request.id, frozenset(map(Scope, request.scopes)), request.rooms, request.tenant, request.note,
+            request.id, frozenset(map(Scope, request.scopes)), request.rooms, request.of_tenant, request.note,
             request.expires_at_s, request.signs,
         )  # fmt: skip
     except KeyFileError:

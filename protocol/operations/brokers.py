@@ -154,7 +154,7 @@ class CreateApiKey(NamedTuple):
     id: str
     scopes: tuple[str, ...]
     rooms: tuple[str, ...] = ("*",)
-    tenant: str = ""
+    of_tenant: str = ""
     note: str = ""
     expires_at_s: int = 0
     signs: bool = False

@@ -38,8 +38,9 @@ MACHINE_WRITTEN = {
     "broker/ledger": "the broker's own files",
     "bench/disk.py": "written by the bench",
     "bench/machine.py": "/proc",
-    "bench/micro/engine.py": "/proc",
+    "bench/micro/redis_process.py": "/proc",
     "bench/micro/harness.py": "/proc",
+    "bench/micro/nodes.py": "/proc",
     "bench/micro/result.py": "/proc",
     "bench/process.py": "written by the bench",
 }

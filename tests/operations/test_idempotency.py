@@ -49,6 +49,8 @@ async def prepare(broker: Broker, tenant: str, row: OperationRow) -> None:
         before = BY_NAME[name]
         key = "before" if before.key is KeyUse.REQUIRED else ""
         await broker.operations.call(backend(tenant, key), before, tuple(before.example[0]))
+    if row.name == "conversations.send":
+        await broker.operations.call(backend(tenant), BY_NAME["conversations.create"], ("tea", "Tea", ("ann", "bob")))
     if row.name == "coupons.upload":
         pool = CreatePool("live-1", row.example[0].id, 10, CouponKind.UPLOADED)
         await broker.operations.call(backend(tenant, "before"), BY_NAME["coupons.create"], tuple(pool))
@@ -69,9 +71,15 @@ def without_marks(result: Any) -> Any:
     return {name: each for name, each in result.items() if name not in marks}
 
 
-def other(row: OperationRow) -> Any:
-    """Return a request with other content than the example's."""
+def request_of(row: OperationRow) -> Any:
+    """Return the request of the example, as a backend makes it."""
     request = row.example[0]
+    return request._replace(as_user="ann") if row.name == "conversations.send" else request
+
+
+def other(row: OperationRow) -> Any:
+    """Return a request with other content."""
+    request = request_of(row)
     if row.name in ("broker.rotate_keys", "products.stop_explaining"):
         return None  # it has one request
     changed: dict[str, dict[str, Any]] = {
@@ -95,6 +103,7 @@ def other(row: OperationRow) -> Any:
         "coupons.issue_many": {"users": ("another",)},
         "products.explain": {"id": "another"},
         "audiences.share": {"channel": "another"},
+        "conversations.send": {"text": "another"},
     }
     return request._replace(**changed[row.name])
 
@@ -103,7 +112,7 @@ def other(row: OperationRow) -> Any:
 async def test_a_key_has_one_effect_over_kill_9(directory: Path, row: OperationRow, tenant: str) -> None:
     first_place, second_place = directory / "first", directory / "second"
     first_place.mkdir()
-    request = row.example[0]
+    request = request_of(row)
     async with durable_broker(first_place, **SETTINGS) as broker:
         await prepare(broker, tenant, row)
         first, is_replayed = await call(broker, tenant, row, request, "k1")

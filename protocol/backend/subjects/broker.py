@@ -82,7 +82,7 @@ class BrokerCalls:
         id: str,
         scopes: tuple[str, ...],
         rooms: tuple[str, ...] = ("*",),
-        tenant: str = "",
+        of_tenant: str = "",
         note: str = "",
         expires_at_s: int = 0,
         signs: bool = False,
@@ -90,7 +90,10 @@ class BrokerCalls:
     ) -> CreatedApiKey:
         """Make a key of the control API, in the key file; its text is returned this once. Scope: admin."""
         result: CreatedApiKey = self._call(
-            "broker.create_api_key", CreateApiKey(id, scopes, rooms, tenant, note, expires_at_s, signs), None, dry_run
+            "broker.create_api_key",
+            CreateApiKey(id, scopes, rooms, of_tenant, note, expires_at_s, signs),
+            None,
+            dry_run,
         )
         return result
 
@@ -154,7 +157,7 @@ class AsyncBrokerCalls:
         id: str,
         scopes: tuple[str, ...],
         rooms: tuple[str, ...] = ("*",),
-        tenant: str = "",
+        of_tenant: str = "",
         note: str = "",
         expires_at_s: int = 0,
         signs: bool = False,
@@ -162,7 +165,10 @@ class AsyncBrokerCalls:
     ) -> CreatedApiKey:
         """Make a key of the control API, in the key file; its text is returned this once. Scope: admin."""
         result: CreatedApiKey = await self._call(
-            "broker.create_api_key", CreateApiKey(id, scopes, rooms, tenant, note, expires_at_s, signs), None, dry_run
+            "broker.create_api_key",
+            CreateApiKey(id, scopes, rooms, of_tenant, note, expires_at_s, signs),
+            None,
+            dry_run,
         )
         return result
 

@@ -30,7 +30,7 @@ export function keys({ api, problem }) {
     const scopes = boxes.filter((box) => box.checked).map((box) => box.value);
     if (!scopes.length) { boxes[0].focus(); throw new Error(t("k.needs-scope")); }
     const made = await api.call("broker.create_api_key", {
-      id, scopes, rooms: rooms.split(",").map((each) => each.trim()).filter(Boolean), tenant, note: text, signs: kind === "signs", expires_at_s: days ? Math.floor(Date.now() / 1000) + days * DAY_S : 0,
+      id, scopes, rooms: rooms.split(",").map((each) => each.trim()).filter(Boolean), of_tenant: tenant, note: text, signs: kind === "signs", expires_at_s: days ? Math.floor(Date.now() / 1000) + days * DAY_S : 0,
     });
     for (const name of ["id", "note", "tenant"]) making.input(name).value = "";
     for (const box of boxes) box.checked = false;
