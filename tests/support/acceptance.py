@@ -48,7 +48,7 @@ class Platform:
         ``key``: its idempotency key.
         """
         if self.has_api:
-            while (answer := await call(self.http, operation, key, **fields)).status_code == 429:
+            while (answer := await call(self.http, operation, key, **fields)).status_code == 429:  # noqa: ASYNC110
                 await trio.sleep(answer.json()["retry_after_ms"] / 1000)
             assert answer.status_code == 200, answer.text
             return answer.json()
