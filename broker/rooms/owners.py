@@ -347,7 +347,7 @@ class RoomOwners:
         before, self._incarnations = self._incarnations, incarnations
         for node, incarnation in before.items():
             if node != self.node and incarnations.get(node) != incarnation:
-                log.warning("a node is gone", node=node)
+                log.warning("a node is gone", peer=node)
                 self._known = {name: owner for name, owner in self._known.items() if owner != node}
                 self._rooms.node_gone(node)
 

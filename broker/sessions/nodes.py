@@ -465,7 +465,7 @@ class Nodes:
             before = self._heard.get(node)
             self._heard[node] = incarnation, number
             if before is not None and before != (incarnation, number - 1):
-                log.warning("records of a node are lost", node=node)
+                log.warning("records of a node are lost", peer=node)
                 self._remote.drop(node)
                 self.send(node, Moved(""))
                 self._drop_relays(node)
