@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Any
 
 import trio
@@ -430,6 +431,8 @@ async def probe_clock(p: Prober) -> None:
         distrust = p.broker.clock.distrust()
         # After a restart under a wrong clock the broker's time may be any.
         lifetime_s = 600 if not world.happened["clock leaps"] else TEN_YEARS_S
+        begin_ms = world.wall_ms() - world.wall_leap_ms
+        world.wrong.append((begin_ms, inf))
         world.wall_leap_ms += DAYS_40_MS
         try:
             async with p.connect() as other:
@@ -444,6 +447,8 @@ async def probe_clock(p: Prober) -> None:
             raise
         finally:
             world.wall_leap_ms -= DAYS_40_MS
+            world.wrong.remove((begin_ms, inf))
+            world.wrong.append((begin_ms, world.wall_ms() - world.wall_leap_ms))
         await host.collect(2.0)
     if world.conditions.entries_s > 1000 and not distrust:
         assert p.actors.disk.stored_from(name, snapshot.epoch) == 1, "retention followed the wrong clock"

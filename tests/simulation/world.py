@@ -89,6 +89,8 @@ class World:
         self.healed = False
         """No fault is injected any more: every promise must be kept from here on."""
         self.wall_leap_ms = 0
+        self.wrong: list[tuple[int, float]] = []
+        """When the wall clock was set wrong, and right again (inf = it is not yet), in true Unix milliseconds."""
         self.failure: BaseException | None = None
         self.scope = trio.CancelScope()
         self.agenda = Agenda(self._fail)
