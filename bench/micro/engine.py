@@ -268,7 +268,7 @@ async def _ticks(server: RedisProcess, receivers: int, seconds: float, smoke: bo
             assert owner.publish_room("room", _STAMP.pack(begun) + filler)
             publish_s += time.perf_counter() - begun
             await trio.sleep(1 / TICKS_PER_S)
-        while any(len(each.latencies_s) < total for each in listeners):  # noqa: ASYNC110 - counted, not told
+        while any(len(each.latencies_s) < total for each in listeners):  # noqa: ASYNC110 - no event says so
             await trio.sleep(0.005)
         redis_s = server.cpu_s() - redis_s
         nursery.cancel_scope.cancel()

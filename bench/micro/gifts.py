@@ -1,8 +1,8 @@
 """CPU of a durable gift through the whole broker, from the POST that is read to its ACK and its event.
 
 20 links of the app post to 20 rooms, one gift a read and sixteen, open loop, well below what the broker takes: so the
-figure is work, not waiting. The loop's thread and the ledger's are told apart. The floor is one transaction of two rows
-a gift in SQLite, in batches as large as the broker's own, with its syncs.
+figure is work, not waiting. The loop's thread and the ledger's are measured apart. The floor is one transaction of
+two rows a gift in SQLite, in batches as large as the broker's own, with its syncs.
 """
 
 from __future__ import annotations

@@ -16,22 +16,19 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import trio
 
 from bench.load.sockets import raise_descriptors
-from bench.micro.harness import ClientProcess, client_process
+from bench.micro.harness import ClientProcess, client_process, config
 from bench.micro.redis_process import EVERYSEC, RedisProcess, cpu_of, redis_process, redis_program
 from bench.micro.result import Result, median
-from broker.config.schema import LogConfig
+from broker.config.engine import EngineConfig
+from broker.config.schema import LedgerConfig, LogConfig, to_toml
 from broker.telemetry.logs import configure
 
 __all__ = ["nodes"]
 
-SETTINGS = {
-    "link.frames_per_s": 0, "link.connections_per_user": 10_000, "admission.per_address": 0,
-    "admission.accept_per_s": 1_000_000, "admission.unauthenticated_share": 1, "admission.address_share": 1,
-    "room.user_chat_per_s": 10_000, "room.user_chat_burst": 10_000,
-}  # fmt: skip
 GOAL_SCALING = 1.7
 DANMAKU_PER_S = 20
 PUBLISHERS = 4
@@ -103,13 +100,19 @@ async def _all_shown(publishers: ClientProcess, count: int) -> int:
 @asynccontextmanager
 async def _serving(server: RedisProcess, processes: int) -> AsyncIterator[tuple[int, list[int]]]:
     """Serve in so many processes over the engine, 0 = in one without it; yields the port and the ids of the nodes."""
-    engine = {"engine.url": f"unix://{server.path}"} if processes else {}
-    settings = [part for key, value in {**SETTINGS, **engine}.items() for part in ("--set", f"{key}={value}")]
     with tempfile.TemporaryDirectory(prefix="roomcast-nodes-") as folder:
+        settings = msgspec.structs.replace(
+            config(policy="off", user_chat_per_s=10_000, user_chat_burst=10_000),
+            engine=EngineConfig(url=f"unix://{server.path}" if processes else None),
+            ledger=LedgerConfig(data_dir=folder),
+            log=LogConfig(level="error"),
+        )
+        path = Path(folder) / "broker.toml"
+        path.write_text(to_toml(settings, comments=False), encoding="utf-8")
         process = await trio.lowlevel.open_process(
             [
-                *(sys.executable, "-m", "broker.cli", "serve", "--port", "0", "--policy", "off", "--log-level"),
-                *("error", "--data-dir", folder, "--processes", str(max(1, processes)), *settings),
+                *(sys.executable, "-m", "broker.cli", "serve", "--config", str(path)),
+                *("--processes", str(max(1, processes))),
             ],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip

@@ -39,7 +39,7 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     wait_replicas: Annotated[int, Meta(ge=0, le=16)] = 0
     """Replicas of the server that must have a write before it is acknowledged; 0 = none is waited for."""
     wait_timeout_s: Annotated[float, Meta(ge=0.1, le=60)] = 2.0
-    """After so long without them the sender is told to ask again."""
+    """After so long without them the sender is refused, to ask again."""
     connect_timeout_s: Annotated[float, Meta(ge=0.1, le=60)] = 3.0
     """For a connection to the server, from its name to the first answers."""
     ping_timeout_s: Annotated[float, Meta(ge=0.1, le=60)] = 1.0

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from broker.core.commerce.activity import ActivityRefusal, Requester
 from broker.core.commerce.room_activities import ActivityKey
-from broker.core.tenants.names import qualify
 from broker.ledger.pending import PendingResult
 from broker.operations.caller import Caller, OperationError
 from broker.operations.deferred import Deferred
@@ -211,7 +210,7 @@ def requester(caller: Caller, room: Room, now_ms: int, *, takes_part: bool = Fal
     role = caller.role_in(room.name)
     if caller.is_backend or role is Role.APP:
         return Requester(caller.id, caller.name, Role.APP, is_platform=True)
-    user, joined_at_ms = qualify(caller.tenant, caller.id), caller.joined_at_ms(room.name)
+    user, joined_at_ms = caller.user, caller.joined_at_ms(room.name)
     attributes = room.attributes_of(user, joined_at_ms, caller.tags, now_ms, caller.account_created)
     is_paused = takes_part and room.state.phase is RoomPhase.PAUSED
     return Requester(caller.id, caller.name, Role.VIEWER if role is None else role, False, attributes, is_paused)

@@ -75,6 +75,11 @@ class Caller:
         return self.allows(split_name(room)[1])
 
     @property
+    def user(self) -> str:
+        """The user who calls, by its qualified id; for callers that are no backend."""
+        return qualify(self.tenant, self.id)
+
+    @property
     def account(self) -> str:
         """Its id, qualified: what limits and idempotency keys know it by. No id of a key has a space."""
         return qualify(self.tenant, self.id if self.scopes is not None else f"user {self.id}")

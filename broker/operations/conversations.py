@@ -14,6 +14,7 @@ from broker.operations.caller import Caller, OperationError
 from broker.operations.deferred import Deferred
 from broker.operations.kept import later, read, required
 from broker.operations.parts import Handler, Parts
+from broker.operations.rights import muted
 from broker.users.conversations import RECALL_MS, Conversations, first_offset
 from protocol.activities.conversations import ConversationMessage
 from protocol.activities.moderation import SanctionKind
@@ -56,10 +57,6 @@ MAX_PAGE_BYTES = 40 * 1024
 
 def _service(parts: Parts) -> Conversations:
     return required(parts.conversations)
-
-
-def _user(caller: Caller) -> str:
-    return qualify(caller.tenant, caller.id)
 
 
 def _find(parts: Parts, caller: Caller, id: str) -> Conversation:
@@ -112,7 +109,7 @@ def _view(conversation: Conversation, user: str) -> ConversationView:
 
 
 async def _open(parts: Parts, caller: Caller, request: OpenConversation) -> ConversationView:
-    service, user = _service(parts), _user(caller)
+    service, user = _service(parts), caller.user
     if request.user == user:
         raise OperationError(ErrorCode.BAD_FIELD, "must be another user", "user")
     pending = PendingResult[Conversation | None]()
@@ -180,17 +177,16 @@ def _sent(conversation: Conversation, offset: int, result: LedgerResult) -> Sent
 
 
 def check_mute(parts: Parts, caller: Caller) -> bool:
-    """Return whether what the caller says is shown to nobody; OperationError MUTED where it is muted everywhere."""
+    """Return whether the caller is shadow-muted everywhere; OperationError MUTED where it is muted everywhere."""
     sanctions = parts.hub.sanctions
     if not sanctions.mutes:
         return False
     now_ms = parts.hub.trusted.continued_ms()
     role = max(caller.roles, default=Role.VIEWER)
-    mute = sanctions.find(SanctionKind.MUTE, "", _user(caller), role, now_ms)
+    mute = sanctions.find(SanctionKind.MUTE, "", caller.user, role, now_ms)
     if mute is None or mute.is_shadow:
         return mute is not None
-    rule = f"is not for you, as you are muted{f': {mute.reason}' if mute.reason else ''}"
-    raise OperationError(ErrorCode.MUTED, rule, "operation", mute.left_ms(now_ms))
+    raise muted(mute, now_ms)
 
 
 def _screened(parts: Parts, caller: Caller, request: SendMessage) -> tuple[SendMessage, bool]:
@@ -281,7 +277,7 @@ def _fitting(messages: list[ConversationMessage]) -> list[ConversationMessage]:
 
 
 def _list(parts: Parts, caller: Caller, request: ListConversations) -> ConversationViews:
-    found = _service(parts).table.of_user(_user(caller))
+    found = _service(parts).table.of_user(caller.user)
     start = 0
     if request.cursor is not None:
         at_ms, _, id = request.cursor.partition(" ")
@@ -300,7 +296,7 @@ def _get(parts: Parts, caller: Caller, request: GetConversation) -> Conversation
 
 
 async def _block(parts: Parts, caller: Caller, request: BlockUser) -> BlockedUser:
-    service, user = _service(parts), _user(caller)
+    service, user = _service(parts), caller.user
     if request.user == user:
         raise OperationError(ErrorCode.BAD_FIELD, "must be another user", "user")
     other = plain_name(request.user)
@@ -311,7 +307,7 @@ async def _block(parts: Parts, caller: Caller, request: BlockUser) -> BlockedUse
 
 
 def _blocked(parts: Parts, caller: Caller, request: ListBlocked) -> BlockedUsers:
-    return BlockedUsers(tuple(_service(parts).table.blocked_by(_user(caller))))
+    return BlockedUsers(tuple(_service(parts).table.blocked_by(caller.user)))
 
 
 async def _create(parts: Parts, caller: Caller, request: CreateConversation) -> CreatedConversation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from broker.core.tenants.names import qualify
 from broker.operations.caller import Caller
 from broker.operations.kept import commit, required
 from broker.operations.parts import Handler, Parts
@@ -16,12 +15,12 @@ def _watch(parts: Parts, caller: Caller, request: WatchPresence) -> PresenceStat
     if caller.is_backend:
         shown = [presences.is_shown(user) for user in request.users]
     else:
-        shown = presences.watch(qualify(caller.tenant, caller.id), request.users)
+        shown = presences.watch(caller.user, request.users)
     return PresenceStates(tuple(map(UserPresence, request.users, shown)))
 
 
 async def _set_visible(parts: Parts, caller: Caller, request: SetVisible) -> VisibleSet:
-    presences, user = required(parts.presences), qualify(caller.tenant, caller.id)
+    presences, user = required(parts.presences), caller.user
     await commit(lambda on_done: presences.set_visible(user, on_done, is_visible=request.visible))
     return VisibleSet(request.visible)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from broker.core.moderation.sanctions import SanctionTable
+from broker.core.moderation.sanctions import Sanction, SanctionTable
 from broker.core.tenants.names import qualify
 from broker.operations.caller import Caller, OperationError
 from protocol.activities.moderation import SanctionKind
@@ -13,7 +13,7 @@ from protocol.codes import ErrorCode, Role
 from protocol.fields import FieldError, renamed
 from protocol.operations import STAFF, KeyUse, OperationRow, Scope
 
-__all__ = ["check_ban", "check_rights", "check_sanctions", "read_request"]
+__all__ = ["check_ban", "check_rights", "check_sanctions", "muted", "read_request"]
 
 
 def read_request(caller: Caller, row: OperationRow, arguments: Any) -> Any:
@@ -63,11 +63,16 @@ def check_sanctions(sanctions: SanctionTable, caller: Caller, row: OperationRow,
     if not sanctions.mutes or row.speaks is None or caller.is_backend or not row.speaks(request):
         return
     role = caller.role_in(request.room)
-    user = qualify(caller.tenant, caller.id)
+    user = caller.user
     mute = None if role is None else sanctions.find(SanctionKind.MUTE, request.room, user, role, now_ms)
     if mute is not None and not mute.is_shadow:
-        rule = f"is not for you, as you are muted{f': {mute.reason}' if mute.reason else ''}"
-        raise OperationError(ErrorCode.MUTED, rule, "operation", mute.left_ms(now_ms))
+        raise muted(mute, now_ms)
+
+
+def muted(mute: Sanction, now_ms: int) -> OperationError:
+    """Return the refusal of what a muted user may not do. ``now_ms``: by the clock of sanctions."""
+    rule = f"is not for you, as you are muted{f': {mute.reason}' if mute.reason else ''}"
+    return OperationError(ErrorCode.MUTED, rule, "operation", mute.left_ms(now_ms))
 
 
 def check_ban(sanctions: SanctionTable, caller: Caller, room: str, now_ms: int) -> None:
@@ -76,7 +81,7 @@ def check_ban(sanctions: SanctionTable, caller: Caller, room: str, now_ms: int) 
     role = None if caller.is_backend or not sanctions.has_bans else caller.role_in(room)
     if role is None:
         return
-    ban = sanctions.find(SanctionKind.BAN, room, qualify(caller.tenant, caller.id), role, now_ms)
+    ban = sanctions.find(SanctionKind.BAN, room, caller.user, role, now_ms)
     if ban is not None:
         rule = f"is not for you, as you are banned{f': {ban.reason}' if ban.reason else ''}"
         raise OperationError(ErrorCode.BANNED, rule, "room", ban.left_ms(now_ms))

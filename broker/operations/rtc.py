@@ -28,7 +28,7 @@ __all__ = ["HANDLERS"]
 
 def _found(parts: Parts, caller: Caller, id: str) -> tuple[RtcService, RtcCall, str]:
     """Return the calls, one that the caller takes part in, and the caller's qualified id."""
-    calls, user = required(parts.rtc), qualify(caller.tenant, caller.id)
+    calls, user = required(parts.rtc), caller.user
     call = calls.table.find(id, user)
     if call is None:
         raise OperationError(ErrorCode.UNKNOWN_CALL, "is over, or not of yours", "call")
@@ -76,7 +76,7 @@ def _hang_up(parts: Parts, caller: Caller, request: HangUpRtc) -> EndedRtc:
 
 
 def _mine(parts: Parts, caller: Caller, request: GetRtc) -> OwnRtc:
-    user = qualify(caller.tenant, caller.id)
+    user = caller.user
     call = required(parts.rtc).table.of_user(user)
     if call is None:
         return OwnRtc(None)

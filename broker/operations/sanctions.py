@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from broker.core.moderation.sanctions import Sanction, SanctionAction, SanctionRefused, SanctionTable
-from broker.core.tenants.names import plain_name, qualify, tenant_of
+from broker.core.tenants.names import plain_name, tenant_of
 from broker.operations.caller import Caller, OperationError
 from broker.operations.clearing import clear
 from broker.operations.kept import AGAIN_MS
@@ -109,7 +109,7 @@ def check_target(parts: Parts, caller: Caller, room: str | None, user: str) -> R
     role = Role.APP if caller.is_backend or room is None else caller.role_in(room)
     if room is not None:
         room_of(parts, room)
-    if role is None or (not caller.is_backend and user == qualify(caller.tenant, caller.id)):
+    if role is None or (not caller.is_backend and user == caller.user):
         raise OperationError(ErrorCode.NOT_ALLOWED, "must not be yourself", "user")
     members = [member for each in _rooms_of(parts, room, user) for member in each.own_links.members(plain_name(user))]
     if any(member.role >= role for member in members):
@@ -166,7 +166,7 @@ async def _undo(parts: Parts, caller: Caller, request: UndoSanction) -> Sanction
         role = caller.role_in(action.room)
     elif Role.APP not in caller.roles or not caller.in_all_rooms:
         role = None
-    if role not in STAFF or (not caller.is_backend and action.user == qualify(caller.tenant, caller.id)):
+    if role not in STAFF or (not caller.is_backend and action.user == caller.user):
         raise OperationError(ErrorCode.NOT_ALLOWED, "is not for your role in its room", "action")
     check_ban(parts.hub.sanctions, caller, action.room, parts.hub.trusted.continued_ms())
     try:

@@ -41,7 +41,7 @@ from protocol.operations.users import (
 __all__ = ["HANDLERS", "masked_address"]
 
 _LINK_KEY = secrets.token_bytes(16)
-"""Ids of connections tell nothing of this process."""
+"""Ids of connections show nothing of this process."""
 
 
 def masked_address(address: str) -> str:

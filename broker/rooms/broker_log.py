@@ -99,7 +99,7 @@ class BrokerLog:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the log could not be read for so long that this node admits nobody."""
+        """Whether the log could not be read for so long that this node admits no user."""
         return self._clock() - self.read_at > STALE_S
 
     # ---- what this node submits

@@ -461,7 +461,7 @@ def _ignore(result: LedgerResult) -> None:
 
 
 def _remove_left_copies(directory: Path) -> None:
-    """Remove the copies of processes that were killed: nobody holds the lock of those."""
+    """Remove the copies of processes that were killed: no process holds their locks."""
     for path in directory.glob(f"{COPY_PREFIX}*"):
         if is_left(path):
             shutil.rmtree(path, ignore_errors=True)

@@ -59,7 +59,7 @@ class NodeLinks(Protocol):
 
     @property
     def is_stale(self) -> bool:
-        """Whether this node does not know who is banned or whose token is revoked, and admits nobody."""
+        """Whether this node does not know who is banned or whose token is revoked, and admits no user."""
 
     def join(self, link: Any, request: Any, sequence: int, plain: Any) -> None:
         """Answer a JOIN or RESUME. ``plain``: as the client has sent it."""

@@ -39,7 +39,7 @@ class LogLink:
 
     @property
     def is_stale(self) -> bool:
-        """Whether this node does not know who is banned or whose token is revoked, and admits nobody."""
+        """Whether this node does not know who is banned or whose token is revoked, and admits no user."""
         return self._log.is_stale
 
     async def begin(self, life: str) -> None:

@@ -177,7 +177,7 @@ class Nodes:
 
     @property
     def is_stale(self) -> bool:
-        """Whether this node does not know who is banned or whose token is revoked, and admits nobody."""
+        """Whether this node does not know who is banned or whose token is revoked, and admits no user."""
         return self.log is not None and self.log.is_stale
 
     async def drain(self) -> None:

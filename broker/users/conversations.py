@@ -2,7 +2,7 @@
 
 A message of a conversation with at most `INBOX_MEMBERS` members goes into the inbox of each other member with the same
 commit, so that it is delivered until it is acknowledged. In a larger group it is one row, which members with an open
-link are shown at once; the others read it from the history, as everybody does after a gap of offsets.
+link are shown at once; the others read it from the history, as every member does after a gap of offsets.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Conversations:
         """Messages that are durable."""
         self.recalled = 0
         self.not_pushed = 0
-        """Messages of large groups that nobody was shown at once, as too many waited."""
+        """Messages of large groups that were not pushed, as too many waited."""
 
     @property
     def kept(self) -> int:
@@ -121,8 +121,7 @@ class Conversations:
                 await self._wake.wait()
             direct, packed, users = self._pushes.popleft()
             for number, user in enumerate(users, 1):
-                for session in self._users.sessions(user):
-                    session.send(direct, lane=Lane.COMMERCE, packed=packed)
+                self._users.send(user, direct, Lane.COMMERCE, packed)
                 if number % PUSH_STEP == 0:
                     await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
@@ -300,9 +299,7 @@ class Conversations:
             self._wake.set()
             return
         for user in qualified:
-            for session in self._users.sessions(user):
-                if session is not by:
-                    session.send(direct, lane=Lane.COMMERCE)
+            self._users.send(user, direct, Lane.COMMERCE, by=by)
 
     def recall(
         self, conversation: Conversation, message: ConversationMessage, by: str, on_done: OnSent
@@ -375,10 +372,8 @@ class Conversations:
             qualified = qualify(tenant, name)
             if name == user or self.table.blocks(qualified, user):
                 continue
-            sessions = self._users.sessions(qualified)
-            shown += bool(sessions)
-            for session in sessions:
-                session.send(direct, lane=Lane.AMBIENT)
+            shown += qualified in self._users
+            self._users.send(qualified, direct, Lane.AMBIENT)
         return shown
 
     # ---- block lists, history, erasure

@@ -1,7 +1,7 @@
 """Presence of users: whether they have an open link, for the users who share a conversation with them.
 
-Changes gather for `TELL_S`, so that a link that is replaced by another one at once is no change. A user who is hidden,
-by its own wish or the platform's, and one who blocks the watcher, is shown as offline.
+Changes gather for `SEND_AFTER_S`, so that a link that is replaced by another one at once is no change. A user who is
+hidden, by its own wish or the platform's, and one who blocks the watcher, is shown as offline.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from protocol.codes import Lane, MessageType
 from protocol.frames import pack_body
 from protocol.messages import Direct
 
-__all__ = ["TELL_S", "Presences"]
+__all__ = ["SEND_AFTER_S", "Presences"]
 
 KIND = "user.presence"
-"""Kind of the records of users who are shown to nobody; erased with all records of a user."""
-TELL_S = 0.5
+"""Kind of the records of users who are hidden; erased with all records of a user."""
+SEND_AFTER_S = 0.5
 
 
 class Presences:
-    """Presence of all users of one broker. Counter ``told`` only grows."""
+    """Presence of all users of one broker. Counter ``sent`` only grows."""
 
     def __init__(
         self,
@@ -50,24 +50,24 @@ class Presences:
         self._hidden: set[str] = set()
         self._changed: set[str] = set()
         self._wake = trio.Event()
-        self.told = 0
-        """Changes that watchers were told."""
+        self.sent = 0
+        """Changes that watchers were sent."""
 
     async def load(self) -> None:
         """Take over who is hidden. At the start, before connections are accepted."""
         self._hidden = await self._ledger.ask(_read_hidden)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Tell watchers of what has changed. Until cancelled."""
+        """Send watchers what has changed. Until cancelled."""
         task_status.started()
         while True:
             if not self._changed:
                 self._wake = trio.Event()
                 await self._wake.wait()
-            await trio.sleep(TELL_S)
+            await trio.sleep(SEND_AFTER_S)
             changed, self._changed = self._changed, set()
             for user in changed:
-                self._tell(user)
+                self._send_changes(user)
                 await trio.lowlevel.checkpoint()
 
     def on_change(self, user: str, is_online: bool) -> None:
@@ -77,21 +77,20 @@ class Presences:
         self.note(user)
 
     def note(self, user: str) -> None:
-        """Look soon at what the watchers of a user are to be told."""
+        """Send the watchers of a user soon what has changed."""
         if self.table.is_watched(user):
             self._changed.add(user)
             self._wake.set()
 
-    def _tell(self, user: str) -> None:
+    def _send_changes(self, user: str) -> None:
         for watcher in self.table.watchers(user):
             is_online = self.is_shown(user, watcher)
-            if not self.table.must_tell(user, watcher, is_online=is_online):
+            if not self.table.must_send(user, watcher, is_online=is_online):
                 continue
-            self.told += 1
+            self.sent += 1
             payload = activity_payload("presence.changed", plain_name(user), PresenceChanged(is_online))
             direct = Direct(0, MessageType.ACTIVITY, self._unix_ms(), payload)
-            for session in self._users.sessions(watcher):
-                session.send(direct, lane=Lane.COMMERCE)
+            self._users.send(watcher, direct, Lane.COMMERCE)
 
     def is_shown(self, user: str, watcher: str = "") -> bool:
         """Return whether a user is shown as online to another one; "" = to the platform."""
@@ -109,11 +108,11 @@ class Presences:
         self.table.watch(watcher, known)
         shown = {user: self.is_shown(user, watcher) for user in known}
         for user, is_online in shown.items():
-            self.table.must_tell(user, watcher, is_online=is_online)
+            self.table.must_send(user, watcher, is_online=is_online)
         return [shown.get(user, False) for user in users]
 
     def set_visible(self, user: str, on_done: Callable[[LedgerResult], None], *, is_visible: bool) -> SubmitResult:
-        """Show a user to its watchers, or to nobody."""
+        """Show a user to its watchers, or hide it."""
 
         def on_written(result: LedgerResult) -> None:
             if isinstance(result, Committed):

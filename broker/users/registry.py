@@ -63,6 +63,14 @@ class UserRegistry:
         """Return a user's open sessions, the oldest first."""
         return _all(self._sessions.get(user_id, ()))
 
+    def send(
+        self, user_id: str, message: Message, lane: Lane, packed: bytes | None = None, *, by: UserSession | None = None
+    ) -> None:
+        """Send a message on each open session of a user but ``by``. ``packed``: its body, packed already."""
+        for session in self.sessions(user_id):
+            if session is not by:
+                session.send(message, lane=lane, packed=packed)
+
     def all_sessions(self) -> list[UserSession]:
         """Return every open session of this moment. O(sessions)."""
         return [session for sessions in self._sessions.values() for session in _all(sessions)]

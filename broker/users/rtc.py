@@ -1,4 +1,4 @@
-"""RTC calls of a broker: rings the devices of users, hands both the token, and ends calls that nobody answers."""
+"""RTC calls of a broker: rings the devices of users, hands both the token, and ends calls without an answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import trio
 from broker.core.tenants.names import plain_name
 from broker.core.users.rtc import RING_S, CallEnd, RtcCall, RtcTable
 from broker.ledger import Ledger
-from broker.users.conversations import Conversations
 from broker.users.registry import UserRegistry
 from broker.webhooks.events import WebhookEvents
 from protocol.activities import activity_payload
@@ -29,7 +28,6 @@ class RtcService:
     def __init__(
         self,
         ledger: Ledger,
-        conversations: Conversations,
         users: UserRegistry,
         unix_ms: Callable[[], int],
         clock: Callable[[], float],
@@ -37,7 +35,6 @@ class RtcService:
     ) -> None:
         self.table = RtcTable()
         self._ledger = ledger
-        self._conversations = conversations
         self._users = users
         self._unix_ms = unix_ms
         self._clock = clock
@@ -52,7 +49,7 @@ class RtcService:
         return len(self.table)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """End calls that nobody answers, and those of users who are gone. Until cancelled."""
+        """End calls without an answer, and those of users who are gone. Until cancelled."""
         task_status.started()
         while True:
             if not len(self.table):
@@ -108,8 +105,7 @@ class RtcService:
         payload = activity_payload(f"rtc.{verb}", call.id, data)
         direct = Direct(0, MessageType.ACTIVITY, self._unix_ms(), payload)
         for user in users:
-            for session in self._users.sessions(user):
-                session.send(direct, lane=Lane.COMMERCE)
+            self._users.send(user, direct, Lane.COMMERCE)
 
     def _report(self, kind: str, call: RtcCall, data: object) -> None:
         """Report to the platform, where it asks and the ledger takes it: a call goes on without."""

@@ -34,7 +34,7 @@ class Talk:
     ) -> None:
         self.conversations = Conversations(ledger, inboxes, users, unix_ms, events)
         self.presences = Presences(ledger, self.conversations, users, preferences, unix_ms)
-        self.rtc = RtcService(ledger, self.conversations, users, unix_ms, clock, events)
+        self.rtc = RtcService(ledger, users, unix_ms, clock, events)
         users.on_change = self._on_change
 
     def _on_change(self, user: str, is_online: bool) -> None:

@@ -152,7 +152,7 @@ class ShowTyping(NamedTuple):
 
 
 class TypingShown(NamedTuple):
-    """How many members were told: those with an open link."""
+    """How many members were shown it: those with an open link."""
 
     shown: int
 

@@ -14,9 +14,9 @@ MAX_WATCHED = 100
 
 
 class WatchPresence(NamedTuple):
-    """Ask which of these users are online, and be told from now on, in place of those that the caller watched before.
+    """Ask which of these users are online, and be sent changes from now on, in place of the users watched before.
 
-    A viewer is shown those with whom it shares a conversation, as long as it has a link; a backend watches nobody, it
+    A viewer is shown those with whom it shares a conversation, as long as it has a link; a backend watches no user, it
     is shown all of them once.
     """
 
@@ -52,7 +52,7 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         640, "presence.watch", WatchPresence, (array_of(user_id, MAX_WATCHED),), PresenceStates,
         record(PresenceStates, (array_of(record(UserPresence, (user_id, boolean)), MAX_WATCHED),)),
-        "Return which users are online, and tell the caller of changes.",
+        "Return which users are online, and send the caller changes.",
         scope=Scope.USERS_READ, roles=LOGGED_IN, changes=False, rate=RateLimit(1, 10), errors=NEEDS_LEDGER,
         example=(
             WatchPresence(("bob", "cem")), PresenceStates((UserPresence("bob", True), UserPresence("cem", False)))

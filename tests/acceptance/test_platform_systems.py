@@ -150,8 +150,8 @@ async def test_keyword_engine(directory: Path) -> None:
             ]  # fmt: skip
             await shop.call("messages.publish_many", items=items)
         last = await shop.call("messages.publish", room=ROOM, type=int(MessageType.ANNOUNCEMENT), payload=["end"])
-        everybody = [host, *buyers]
-        await eventually(lambda: all(v.has_read(last["offset"]) for v in everybody))
+        viewers = [host, *buyers]
+        await eventually(lambda: all(v.has_read(last["offset"]) for v in viewers))
         await eventually(lambda: len(hints(host)) >= 1)
         assert len(hints(host)) == 1
         assert "小样套装" in hints(host)[0].text

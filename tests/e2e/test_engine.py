@@ -104,7 +104,7 @@ async def test_a_rain_is_shared_out_exactly_when_its_owner_is_killed(
         assert len(got) == 40
         assert before.items() <= got.items()
         again = dict.fromkeys(before, -1)
-        for user in before:  # who had a share before is told the same again
+        for user in before:  # who had a share before is answered the same again
             async with open_client(shared.url, f"dev:{user}") as client:
                 await client.join("live")
                 again[user] = (await client.call("packets.grab", room="live", id="p1", key=f"grab-{user}")).cents

@@ -1,4 +1,4 @@
-"""Keys of the control API that are made and revoked by its operations: durable, told once, of no tenant."""
+"""Keys of the control API that are made and revoked by its operations: durable, shown once, of no tenant."""
 
 from __future__ import annotations
 

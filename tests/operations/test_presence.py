@@ -1,4 +1,4 @@
-"""Presence over real links: who is told of whom, and who is not."""
+"""Presence over real links: who is sent whose changes, and who is not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presence, "TELL_S", 0.0)
+    monkeypatch.setattr(presence, "SEND_AFTER_S", 0.0)
 
 
 async def test_watchers_are_told_of_those_they_talk_to(directory: Path) -> None:

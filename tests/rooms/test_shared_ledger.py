@@ -97,7 +97,7 @@ async def test_another_owner_folds_what_is_left_of_the_log_to_the_same_room(tmp_
 
 
 async def test_the_owner_writes_a_room_again_that_the_engine_has_lost(tmp_path: Path) -> None:
-    """Nobody notices: offsets and keys go on; another node that had the room before drops what it had."""
+    """No viewer notices: offsets and keys go on; another node that had the room before drops what it had."""
     async with memory_lab() as lab:
         a, b = [(await lab.open(name))[0] for name in "ab"]
         async with running_ledger(tmp_path / "a", a) as first, running_ledger(tmp_path / "b", b) as second:

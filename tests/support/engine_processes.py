@@ -87,7 +87,7 @@ class SharedProcesses:
     async def next_owner(self, room: str, before: str) -> str:
         """Return the node that owns a room after ``before`` does not any more."""
         with trio.fail_after(DEADLINE_S):
-            while (owner := await self.owner_of(room)) in ("", before):  # noqa: ASYNC110 - the server tells nobody
+            while (owner := await self.owner_of(room)) in ("", before):  # noqa: ASYNC110 - no event says so
                 await trio.sleep(0.01)
         return owner
 

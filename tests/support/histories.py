@@ -26,7 +26,7 @@ ROOM = "room"
 
 
 class History:
-    """What the nodes were told."""
+    """What the nodes were answered."""
 
     def __init__(self) -> None:
         self.fences: list[int] = []

@@ -95,7 +95,7 @@ class Conversation:
         self._first = 1
         """Offset of the first one in ``_authors``."""
         self._authors: list[str | None] = []
-        """Who wrote each kept message; None = it is recalled, or its offset is empty: nobody counts it."""
+        """Who wrote each kept message; None = it is recalled, or its offset is empty: it is not counted."""
 
     # ---- messages
 

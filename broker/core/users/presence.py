@@ -1,4 +1,4 @@
-"""Who watches whose presence, and what watchers were last told. Pure: whether a user is online is an argument."""
+"""Who watches whose presence, and what watchers were sent last. Pure: whether a user is online is an argument."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PresenceTable:
         self._watched: dict[str, set[str]] = {}
         """By watcher."""
         self._watchers: dict[str, dict[str, bool]] = {}
-        """By watched user: its watchers, and what each was last told."""
+        """By watched user: its watchers, and what each was sent last."""
 
     @property
     def watches(self) -> int:
@@ -25,7 +25,7 @@ class PresenceTable:
         return sum(map(len, self._watched.values()))
 
     def watch(self, watcher: str, users: Iterable[str]) -> None:
-        """Let a user watch these users, and no others any more; it is told nothing of them yet."""
+        """Let a user watch these users, and no others any more; it was sent nothing of them yet."""
         self.end(watcher)
         wanted = set(users)
         if wanted:
@@ -42,15 +42,15 @@ class PresenceTable:
                 del self._watchers[user]
 
     def is_watched(self, user: str) -> bool:
-        """Return whether anybody watches a user."""
+        """Return whether a user has watchers."""
         return user in self._watchers
 
     def watchers(self, user: str) -> list[str]:
         """Return who watches a user."""
         return list(self._watchers.get(user, ()))
 
-    def must_tell(self, user: str, watcher: str, *, is_online: bool) -> bool:
-        """Return whether a watcher was told something else; remember that it is told now."""
+    def must_send(self, user: str, watcher: str, *, is_online: bool) -> bool:
+        """Return whether a watcher was sent another state; note that it is sent this one now."""
         watchers = self._watchers.get(user)
         if watchers is None or watchers.get(watcher, is_online) is is_online:
             return False

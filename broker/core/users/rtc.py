@@ -22,7 +22,7 @@ class CallEnd(Enum):
 
     REJECTED = "rejected"
     TIMEOUT = "timeout"
-    """Nobody has answered."""
+    """No device has answered."""
     HUNG_UP = "hung_up"
     LOST = "lost"
     """One of the two had no link for `LOST_S`."""

@@ -15,7 +15,7 @@ class PresenceCalls:
         self._call = call
 
     def watch(self, *, users: tuple[str, ...]) -> PresenceStates:
-        """Return which users are online, and tell the caller of changes. Scope: users:read."""
+        """Return which users are online, and send the caller changes. Scope: users:read."""
         result: PresenceStates = self._call("presence.watch", WatchPresence(users), None)
         return result
 
@@ -32,7 +32,7 @@ class AsyncPresenceCalls:
         self._call = call
 
     async def watch(self, *, users: tuple[str, ...]) -> PresenceStates:
-        """Return which users are online, and tell the caller of changes. Scope: users:read."""
+        """Return which users are online, and send the caller changes. Scope: users:read."""
         result: PresenceStates = await self._call("presence.watch", WatchPresence(users), None)
         return result
 

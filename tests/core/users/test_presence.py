@@ -1,4 +1,4 @@
-"""Watches of presence: a watcher is told each change once, and nothing is left of who has gone."""
+"""Watches of presence: a watcher is sent each change once, and nothing is left of who has gone."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ steps: st.SearchStrategy[tuple[str, str, set[str]]] = st.one_of(
 
 
 @given(st.lists(steps, max_size=40))
-def test_watchers_know_what_they_were_told(taken: list[tuple[str, str, set[str]]]) -> None:
+def test_watchers_know_what_they_were_sent(taken: list[tuple[str, str, set[str]]]) -> None:
     table = PresenceTable()
     watched: dict[str, set[str]] = {}
-    told: dict[tuple[str, str], bool] = {}
+    sent: dict[tuple[str, str], bool] = {}
     for kind, user, others in taken:
         if kind in ("watch", "end"):
             for other in watched.pop(user, set()):
-                del told[user, other]
+                del sent[user, other]
             if kind == "watch":
                 table.watch(user, others)
                 watched[user] = others
-                told |= {(user, other): False for other in others}
+                sent |= {(user, other): False for other in others}
             else:
                 table.end(user)
         else:
             for watcher in table.watchers(user):
-                is_news = told[watcher, user] is not (kind == "on")
-                assert table.must_tell(user, watcher, is_online=kind == "on") is is_news
-                assert not table.must_tell(user, watcher, is_online=kind == "on")
-                told[watcher, user] = kind == "on"
-        assert table.watches == len(told)
+                is_news = sent[watcher, user] is not (kind == "on")
+                assert table.must_send(user, watcher, is_online=kind == "on") is is_news
+                assert not table.must_send(user, watcher, is_online=kind == "on")
+                sent[watcher, user] = kind == "on"
+        assert table.watches == len(sent)
         for each in ("ann", "bob", "cem"):
-            assert set(table.watchers(each)) == {watcher for watcher, other in told if other == each}
+            assert set(table.watchers(each)) == {watcher for watcher, other in sent if other == each}
             assert table.is_watched(each) is bool(table.watchers(each))
