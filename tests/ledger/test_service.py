@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -145,7 +146,8 @@ async def test_a_disk_that_does_not_answer_fills_the_queue_and_then_refuses(dire
 
 
 async def test_a_disk_that_falls_silent_is_reported_once_while_it_is_so(directory: Path) -> None:
-    pace = Pace(idle_s=0.005, maintenance_s=0.02, slow_commit_s=0.02)
+    # No maintenance: its writes would wait for the stuck disk before the submission does.
+    pace = Pace(idle_s=1000.0, maintenance_s=1000.0, slow_commit_s=0.02)
     with structlog.testing.capture_logs() as lines:
         async with running(directory, pace=pace) as run:
             assert run.ledger.status()[0]
@@ -156,6 +158,9 @@ async def test_a_disk_that_falls_silent_is_reported_once_while_it_is_so(director
             assert not ready
             assert words["ledger_reason"].startswith("the disk has not answered for 0.")
             assert run.results == [], "and nothing is acknowledged meanwhile"
+            await trio.to_thread.run_sync(run.store.reached.wait)
+            reached_at = time.monotonic()
+            await run.until(lambda: time.monotonic() >= reached_at + pace.slow_commit_s)
             run.store.stuck.set()
             await run.ledger.flush()
             assert run.ledger.status() == (True, {"ledger": "ready"})
