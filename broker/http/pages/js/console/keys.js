@@ -24,15 +24,15 @@ export function keys({ api, problem }) {
   const boxes = SCOPES.map((scope) => el("input", { type: "checkbox", value: scope }));
   const making = form([
     { name: "id", label: t("k.id"), max: 32, required: true, hint: "order-service" }, { name: "rooms", label: t("k.rooms-hint"), value: "*" },
-    { name: "tenant", label: t("k.tenant"), max: 32 }, { name: "note", label: t("k.note"), max: 128 }, { name: "days", label: t("k.days"), type: "number", min: 1, max: 3650 },
+    { name: "of_tenant", label: t("k.tenant"), max: 32 }, { name: "note", label: t("k.note"), max: 128 }, { name: "days", label: t("k.days"), type: "number", min: 1, max: 3650 },
     { name: "kind", label: t("k.kind"), value: "bearer", options: [["bearer", t("k.bearer")], ["signs", t("k.signs")]] },
-  ], t("k.make"), async ({ id, rooms, tenant, note: text, days, kind }) => {
+  ], t("k.make"), async ({ id, rooms, of_tenant, note: text, days, kind }) => {
     const scopes = boxes.filter((box) => box.checked).map((box) => box.value);
     if (!scopes.length) { boxes[0].focus(); throw new Error(t("k.needs-scope")); }
     const made = await api.call("broker.create_api_key", {
-      id, scopes, rooms: rooms.split(",").map((each) => each.trim()).filter(Boolean), of_tenant: tenant, note: text, signs: kind === "signs", expires_at_s: days ? Math.floor(Date.now() / 1000) + days * DAY_S : 0,
+      id, scopes, rooms: rooms.split(",").map((each) => each.trim()).filter(Boolean), of_tenant, note: text, signs: kind === "signs", expires_at_s: days ? Math.floor(Date.now() / 1000) + days * DAY_S : 0,
     });
-    for (const name of ["id", "note", "tenant"]) making.input(name).value = "";
+    for (const name of ["id", "note", "of_tenant"]) making.input(name).value = "";
     for (const box of boxes) box.checked = false;
     show(made);
     refresh();
