@@ -161,6 +161,7 @@ def configure(config: LogConfig, file: LogFile | None = None, node: str = "") ->
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[config.level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(file=file or sys.stderr),  # type: ignore[arg-type]
+        # Not PrintLogger: it writes a line and its end apart, and lines of several processes come between.
+        logger_factory=structlog.WriteLoggerFactory(file=file or sys.stderr),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )

@@ -309,9 +309,10 @@ class Platform:
             self._late.append((trio.current_time() + RESERVE_MS / 1000 + 0.5, number))
 
     async def _confirm(self, number: int) -> None:
-        """Confirm it, twice as a platform does whose first answer was lost."""
+        """Confirm it, twice as a platform does whose first answer was lost. What was begun is recorded."""
         order = f"order-{number}"
-        answers = [await call(self._shop, "sales.confirm", **SALE, number=number, order=order) for _ in range(2)]
+        with trio.CancelScope(shield=True):
+            answers = [await call(self._shop, "sales.confirm", **SALE, number=number, order=order) for _ in range(2)]
         first, again = ((answer.status_code, answer.json().get("code")) for answer in answers)
         assert first == again, "the same confirmation has the same answer"
         if first[0] == 200:

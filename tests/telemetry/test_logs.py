@@ -32,6 +32,24 @@ def test_lines_come_in_order_and_the_last_ones_before_the_end() -> None:
     assert [line["event"] for line in lines] == [f"弹幕 {number % 20}" for number in range(100)]
 
 
+def test_a_line_is_one_write_so_that_processes_with_one_standard_error_do_not_mix_lines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[bytes] = []
+
+    def write(_descriptor: int, data: memoryview) -> int:
+        written.append(bytes(data))
+        return len(data)
+
+    monkeypatch.setattr(os, "write", write)
+    file = LogFile(2)
+    configure(LogConfig(level="info"), file)
+    for number in range(3):
+        structlog.get_logger().info("process serves", number=number)
+    file.close()
+    assert [(json.loads(data)["number"], data[-1:]) for data in written] == [(n, b"\n") for n in range(3)]
+
+
 def test_of_many_lines_of_a_kind_ten_are_written_and_the_others_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("broker.telemetry.logs.monotonic", lambda: now)
