@@ -1,4 +1,4 @@
-"""One Chromium for a file of tests, one broker for several, and pages for each test, whose errors fail it."""
+"""One Chromium and one broker for all of these tests that a process runs, and pages for each, whose errors fail it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.live_room import Viewers
 from tests.support.pages import PageBroker, chromium, errors_of, page_broker
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     with chromium() as found:
         yield found

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.pages import PageBroker, chromium, errors_of, page_broker, wait_until
+from tests.support.pages import PageBroker, errors_of, page_broker, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -27,12 +27,6 @@ TALK = """async ({address, encoding, token}) => {
     field: failed.field, clock: Math.abs(client.serverNow() - Date.now()) < 60000,
   };
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from tests.support.pages import (
     SIZES,
     PageBroker,
     bad_names,
-    chromium,
     low_contrast,
     page_broker,
     wait_until,
@@ -29,19 +28,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageBroker]:
     with page_broker(tmp_path_factory.mktemp("broker") / "data") as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def viewers(browser: Any) -> Iterator[Viewers]:
-    found = Viewers(browser)
-    yield found
-    found.close()
 
 
 def test_two_viewers_go_through_a_whole_show(broker: PageBroker, viewers: Viewers) -> None:

@@ -10,19 +10,13 @@ import pytest
 
 from tests.support.live_room import Viewers, line, publish
 from tests.support.paced_proxy import paced_proxy
-from tests.support.pages import PageBroker, chromium, page_broker, wait_until
+from tests.support.pages import PageBroker, page_broker, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 # Sockets and queues that fill at once.
 SMALL = ("link.send_buffer_bytes=4096", "link.notsent_lowat_bytes=1024", "queue.frames=4", "room.policy=off")
 ROUNDS, EACH = 40, 20
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

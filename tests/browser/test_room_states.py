@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.live_room import Viewers, line, now_ms, publish, say, wait_shown
-from tests.support.pages import MARKUP, SIZES, PageBroker, bad_names, chromium, low_contrast, page_broker, wait_until
+from tests.support.pages import MARKUP, SIZES, PageBroker, bad_names, low_contrast, page_broker, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -45,23 +45,10 @@ def check(page: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageBroker]:
     with page_broker(tmp_path_factory.mktemp("states") / "data", "room.create_on_join=false") as found:
         found.call("moderation.put_list", name="contacts", words=["加我微信"], action="hold", category="ads")
         yield found
-
-
-@pytest.fixture
-def viewers(browser: Any) -> Iterator[Viewers]:
-    found = Viewers(browser)
-    yield found
-    found.close()
 
 
 def veil(page: Any, text: str) -> None:

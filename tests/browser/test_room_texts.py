@@ -12,7 +12,7 @@ import pytest
 from broker.http.page_files import FOLDER
 from protocol.activities import ACTIVITY_EVENTS, VIEWS, Via
 from tests.support.live_room import Viewers
-from tests.support.pages import MARKUP, PageBroker, chromium, low_contrast, page_broker, wait_until
+from tests.support.pages import MARKUP, PageBroker, low_contrast, page_broker, wait_until
 
 STAFF = {Via.HOST_COUNTER}
 NOT_SHOWN = {"audiences.counted"}
@@ -49,12 +49,6 @@ def test_the_page_knows_every_event_that_members_get() -> None:
         if row.name.startswith("sales.claim_"):
             state = row.name.removeprefix("sales.claim_").replace("voided", "void")
             assert f'"claim.{state}"' in words, row.name
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture
