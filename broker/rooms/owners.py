@@ -98,6 +98,7 @@ class RoomOwners:
         self._known: dict[str, str] = {}
         self._looking: dict[str, list[OnFound]] = {}
         self._claiming = trio.Semaphore(MAX_CLAIMING)
+        self._nodes_lock = trio.Lock()
         self._moves = Moves()
         self._moving: set[str] = set()
         self._placed_for: frozenset[str] = frozenset()
@@ -167,11 +168,24 @@ class RoomOwners:
             self._learn(name, owner)
             return True
         if not self.is_leaving and self.table.may_claim(name, owner, now):
+            if owner is not None and owner != self.node:
+                # It may have begun another life since the last look, and claimed the room again: then the record is of
+                # that life. Who is not there after the record was read has no lease of that claim.
+                await self._look_at_nodes(now)
+                if not self.table.may_claim(name, owner, self._clock()):
+                    return False
             return await self._claim(name, record)
         heir = self.table.placed_on(name, now)
         if heir is not None and heir != self.node:
             self._rooms.wanted(heir, name)
         return False
+
+    async def _look_at_nodes(self, since: float) -> None:
+        """Read which nodes are alive, unless that was asked at ``since`` or later."""
+        async with self._nodes_lock:
+            if self.table.read_at < since:
+                asked_at = self._clock()
+                self._read(await self.engine.nodes(), asked_at)
 
     def _learn(self, name: str, owner: str) -> None:
         self._known.pop(name, None)
@@ -285,8 +299,7 @@ class RoomOwners:
                         log.warning("the lease of this node was lost", rooms=len(self.fences))
                         self.lease.lost("")
                     await self._begin_life(body)
-                asked_at = self._clock()
-                self._read(await self.engine.nodes(), asked_at)
+                await self._look_at_nodes(self._clock())
                 self._move()
                 await self._find_work()
         except EngineError as error:

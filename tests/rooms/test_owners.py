@@ -15,6 +15,7 @@ from broker.engine.base import Granted, Held, LogItem, OutboxItem
 from broker.engine.dataset import MemoryData
 from broker.engine.memory import MemoryBus, MemoryEngine, MemoryFaults, RequestFault
 from broker.rooms.owners import RoomOwners
+from protocol.frames import pack_body
 from tests.support.engines import fact
 
 ROOMS = ("live-1", "live-2", "live-3")
@@ -136,6 +137,28 @@ async def test_a_claim_that_was_under_way_while_a_node_was_lost_is_refused(
         late = data.claim("b", "live-1", seen, LogItem(0, 0, 0, b""), 0, 0)
         assert isinstance(late, Held)
         assert late.owner.node == "a"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_room_that_its_owner_has_claimed_again_in_another_life_is_not_claimed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    data = some_data()
+    async with trio.open_nursery() as nursery:
+        owners = await a_node(nursery, WatchedEngine(MemoryBus(data), "b"), Rooms())
+        data.born("a", pack_body((1.0, False, "")))
+        claimed = data.claim("a", "live-1", 0, LogItem(0, 0, 0, b""), 0, 0)
+        assert isinstance(claimed, Granted)
+        await trio.sleep(2 * BEAT_S)
+        assert "a" in owners.table.peers
+        while not owners.table.is_gone("a", trio.current_time()):  # noqa: ASYNC110 - no event says so
+            await trio.sleep(BEAT_S / 10)
+        data.born("a", pack_body((1.0, False, "")))  # back before the next look of b
+        again = data.claim("a", "live-1", claimed.fence, LogItem(0, 0, 0, b""), 0, 0)
+        assert isinstance(again, Granted)
+        assert owners.table.is_gone("a", trio.current_time())
+        assert await owners.wait_found("live-1") == "a"
+        assert owners.fences == {}
         nursery.cancel_scope.cancel()
 
 

@@ -143,6 +143,11 @@ class NodeTable:
         self._young_until = now + YOUNG_DATA_S - age_s
 
     @property
+    def read_at(self) -> float:
+        """Time at which the last look was asked for; -inf = there was none."""
+        return self._read_at
+
+    @property
     def peers(self) -> dict[str, Peer]:
         """Records of the nodes alive at the last look, by id; not to be changed."""
         return self._peers
