@@ -36,8 +36,9 @@ function pkCard(act) {
     const [own, other] = [data.score ?? 0, data.other_score ?? 0];
     const title = t("pk.title", { room: data.other_room }), score = `${number(own)} : ${number(other)}`;
     const text = `${score} \u00b7 ${overAt === null ? wait(data.ends_at_ms ?? nowMs, nowMs) : t(`pk.${String(data.outcome).toLowerCase()}`)}`;
-    card.set(title, text, { label: score, isPhone: true, run: () => act.say(title, text) });
-    meter.style.setProperty("--v", `${own + other ? 100 * own / (own + other) : 50}%`);
+    const share = `${Math.round(own + other ? 100 * own / (own + other) : 50)}%`;
+    card.set(title, text, { label: share, isPhone: true, run: () => act.say(title, text) });
+    meter.style.setProperty("--v", share);
   } };
 }
 
