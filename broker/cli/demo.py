@@ -49,7 +49,16 @@ def demo(seconds: float, viewers: int, as_json: bool, stay: bool, seed: int) -> 
     is in no account of the demo, so after a visit nothing is compared.
     """
     configure(LogConfig(level="error", format="text"))
-    result = trio.run(run_demo, seconds, viewers, seed, not as_json and _can_draw(), stay)
+    try:
+        result = trio.run(run_demo, seconds, viewers, seed, not as_json and _can_draw(), stay)
+    except BaseExceptionGroup as group:
+        slow, others = group.split(trio.TooSlowError)
+        if slow is None or others is not None:
+            raise
+        raise click.ClickException(
+            "this machine is too busy for the demo: the broker did not answer a client in time. End other work, or use"
+            " fewer --viewers"
+        ) from group
     if result is None:
         raise SystemExit(130)
     if as_json:

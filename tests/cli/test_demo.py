@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+import trio
 from click.testing import CliRunner, Result
 
 from broker.cli import demo as command
@@ -133,3 +134,14 @@ def test_an_interrupted_count_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("arguments", [("--seconds", "1"), ("--viewers", "5"), ("--seconds", "x")])
 def test_a_demo_that_is_too_small_is_refused(arguments: tuple[str, ...]) -> None:
     assert CliRunner().invoke(main, ["demo", *arguments]).exit_code == 2
+
+
+def test_a_machine_that_is_too_busy_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run_demo(*_: Any) -> DemoResult:
+        async with trio.open_nursery():
+            raise trio.TooSlowError
+
+    monkeypatch.setattr(command, "run_demo", run_demo)
+    result = CliRunner().invoke(main, ["demo", "--json"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "too busy for the demo" in result.stderr

@@ -26,6 +26,8 @@ import { likeButton, phoneSide, shortcuts, stageTools } from "./room/controls.js
 import { pageState } from "./room/state.js";
 import { RoomView, stateOf, textOfEntry } from "./room/view.js";
 
+// First of all: the token and the link are on their way while the page is built.
+const { client, given } = openSession({ role: "viewer", user: new URLSearchParams(location.search).get("user") ?? "", agent: "roomcast-room/1" });
 use(base, words);
 localise();
 pageControls();
@@ -70,7 +72,6 @@ shortcuts(side, parts.composer);
 
 // ---- the link
 
-const { client, given } = openSession({ role: "viewer", user: new URLSearchParams(location.search).get("user") ?? "", agent: "roomcast-room/1" });
 $("#development").hidden = !settings.development || given;
 globalThis.roomcastPage = { stage, client, view };            // for tests and the browser's console
 client.on("state", (state) => { if (client.user) myUser = client.user.user_id; parts.state.link(state, client.rttMs); drawState(); });
