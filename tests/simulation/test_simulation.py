@@ -95,7 +95,11 @@ EXPECTED_EVENTS = (
 
 
 def fails(seeds: Sequence[int], **conditions: Any) -> bool:
-    """Return whether one of these worlds fails."""
+    """Return whether one of these worlds fails.
+
+    The first seeds are those that found the bug quickly when the test was written; the others are for a broker that
+    has changed since.
+    """
     for seed in seeds:
         try:
             simulate(seed, **conditions)
@@ -133,7 +137,7 @@ def test_a_ledger_without_keys_is_found(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_clock_that_follows_every_leap_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TrustedClock, "now_ms", lambda self: self._wall_ms())
     monkeypatch.setattr(TrustedClock, "distrust", lambda self: "")
-    assert fails(range(3, 13), leaps=0.3)
+    assert fails(range(8, 18), leaps=0.3)
 
 
 def test_a_ledger_that_compares_no_content_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +219,7 @@ def test_likes_that_are_sent_again_are_found(monkeypatch: pytest.MonkeyPatch) ->
         return await post(self, room, type, payload, name, retry or type == MessageType.LIKE, timeout_s)
 
     monkeypatch.setattr(ClientCore, "post", again)
-    assert fails(range(55, 70), cuts=5.0)
+    assert fails(range(61, 76), cuts=5.0)
 
 
 def test_a_room_that_does_not_count_what_it_merges_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

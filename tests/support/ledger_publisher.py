@@ -18,6 +18,11 @@ from broker.ledger import Committed, Entry, Ledger, LedgerError, LedgerResult, R
 from broker.ledger.store import Store
 
 
+def unix_ms() -> int:
+    """The time of the events and of the ledger: it removes what is older than it keeps."""
+    return time.time_ns() // 1_000_000
+
+
 def say(line: str) -> None:
     os.write(1, f"{line}\n".encode())
 
@@ -43,7 +48,7 @@ class Publisher:
     def submit(self) -> None:
         number = self._next
         self._next += 1
-        entry = Entry(f"room-{number % self._rooms}", 7, 2, 5, 1000, b"%d" % number)
+        entry = Entry(f"room-{number % self._rooms}", 7, 2, 5, unix_ms(), b"%d" % number)
         submitted = self._ledger.record(
             (entry,), lambda ledger_result: self.on_result(number, ledger_result), (make_key("publisher", str(number)),)
         )
@@ -70,7 +75,7 @@ async def main(options: argparse.Namespace) -> None:
     say("opening")
     ledger = Ledger(
         options.directory,
-        unix_ms=lambda: time.time_ns() // 1_000_000,
+        unix_ms=unix_ms,
         open_store=LyingStore if options.lie else Store,
     )
     stop = trio.Event()
