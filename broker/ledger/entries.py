@@ -34,6 +34,7 @@ __all__ = [
     "DirectEntry",
     "DirectState",
     "DirectsCancelled",
+    "DirectsRedacted",
     "DirectsRemoved",
     "EntriesRedacted",
     "Entry",
@@ -247,6 +248,12 @@ class OutboxRedacted(NamedTuple):
     bodies: tuple[tuple[int, bytes], ...]
 
 
+class DirectsRedacted(NamedTuple):
+    """The bodies of must-deliver messages are replaced, by the id of their row; those that are gone are left out."""
+
+    bodies: tuple[tuple[int, bytes], ...]
+
+
 class DirectsRemoved(NamedTuple):
     """Up to `CANCEL_ROWS` messages of a user go, whatever their state, and its inbox with the last of them."""
 
@@ -292,6 +299,7 @@ Item = (
     | CallAnswered
     | EntriesRedacted
     | OutboxRedacted
+    | DirectsRedacted
     | DirectsRemoved
     | AnswersRemoved
 )
@@ -342,7 +350,7 @@ class Submission:
                 if size > MAX_BODY_BYTES:
                     raise ValueError(f"a body of {size} bytes is above {MAX_BODY_BYTES}")
                 nbytes += size
-            elif isinstance(item, (EntriesRedacted, OutboxRedacted)):
+            elif isinstance(item, (EntriesRedacted, OutboxRedacted, DirectsRedacted)):
                 if len(item.bodies) > MAX_REDACTED:
                     raise ValueError(f"at most {MAX_REDACTED} bodies are replaced at once")
                 nbytes += sum(ITEM_OVERHEAD_BYTES + len(body) for _, body in item.bodies)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 from broker.core.users.marketing import DAY_MS, HOUR_MS, MarketingRules, Suppression
@@ -23,6 +24,7 @@ INBOX_STEP = 1 << 32
 
 _INBOXES = "INSERT OR REPLACE INTO inboxes (user, last_id, acked_id, at_ms, crc)"
 _DIRECTS = "INSERT INTO directs (user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, marketing, crc)"
+_DIRECT_ROW = "user, direct_id, kind, at_ms, expires_at_ms, state, batch, marketing, crc"
 _CANCEL = (
     f"UPDATE directs SET state = {DirectState.CANCELLED:d},"
     f" crc = (crc + {state_mark(DirectState.CANCELLED)}) & {CRC_MASK} WHERE "
@@ -167,6 +169,20 @@ class InboxRows:
                 self._tallies["inboxes"].remove(inbox.crc)
                 self._connection.execute("DELETE FROM inboxes WHERE user = ?", (user,))
             self.base = max(self.base, inbox.last_id)
+
+    def redact(self, bodies: Sequence[tuple[int, bytes]]) -> None:
+        """Replace bodies of messages, by the id of their row."""
+        self._write_directs()
+        for each, body in bodies:
+            row = self._connection.execute(f"SELECT {_DIRECT_ROW} FROM directs WHERE id = ?", (each,)).fetchone()
+            if row is None:
+                continue
+            user, direct_id, kind, at_ms, expires_at_ms, state, batch, marketing, crc = row
+            body = self._cipher.encrypt("directs", body)
+            after = direct_checksum(user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, marketing)
+            self._tallies.remove_directs([(crc, state)])
+            self._tallies.add_direct(after, state)
+            self._connection.execute("UPDATE directs SET body = ?, crc = ? WHERE id = ?", (body, after, each))
 
     def _write_inboxes(self) -> None:
         tally = self._tallies["inboxes"]

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from broker.ledger.chain import checked
-from broker.ledger.entries import LedgerDamaged, StoredEntry, StoredOutbox, StoredRecord
+from broker.ledger.entries import LedgerDamaged, StoredDirect, StoredEntry, StoredOutbox, StoredRecord
 from broker.ledger.reader import Reader
 from broker.ledger.rows import checkpoint_checksum, record_checksum
 
 __all__ = [
-    "SCAN_ROWS", "StoredCheckpoint", "answers_with", "checkpoints_with", "entries_with", "has_directs", "outbox_with",
-    "records_with",
+    "SCAN_ROWS", "StoredCheckpoint", "answers_with", "checkpoints_with", "directs_of_batch", "directs_with",
+    "entries_with", "has_directs", "outbox_of_line", "outbox_with", "records_with",
 ]  # fmt: skip
 
 SCAN_ROWS = 5000
@@ -139,6 +139,39 @@ def checkpoints_with(reader: Reader, text: str, after: int) -> tuple[list[Stored
             if len(found) == MAX_FOUND:
                 return found, stream
     return found, rows[-1][0] if len(rows) == SCAN_ROWS // 10 else None
+
+
+def directs_with(reader: Reader, text: str, after: int) -> tuple[list[tuple[int, StoredDirect]], int | None]:
+    """Return must-deliver messages whose bodies hold ``text``, each with the id of its row, of rows after id ``after``,
+    and the last id inspected, None = that is all."""
+    rows = reader.connection.execute(
+        f"SELECT id, instr({reader.plain('body', 'directs')}, ?) FROM directs WHERE id > ? ORDER BY id LIMIT ?",
+        (text.encode(), after, SCAN_ROWS),
+    ).fetchall()
+    found: list[tuple[int, StoredDirect]] = []
+    nbytes = 0
+    for each, holds in rows:
+        stored = reader.direct_row(each) if holds else None
+        if stored is not None:  # maintenance may remove it between the two reads
+            found.append((each, stored))
+            nbytes += len(stored.body)
+            if nbytes > MAX_BYTES or len(found) == MAX_FOUND:
+                return found, each
+    return found, rows[-1][0] if len(rows) == SCAN_ROWS else None
+
+
+def directs_of_batch(reader: Reader, batch: str) -> list[int]:
+    """Return the ids of rows of the must-deliver messages of a batch, whatever their state."""
+    rows = reader.connection.execute("SELECT id FROM directs WHERE batch = ? AND batch <> ''", (batch,))
+    return [each for (each,) in rows]
+
+
+def outbox_of_line(reader: Reader, line: str, topic: str, since_ms: int) -> list[StoredOutbox]:
+    """Return rows of the outbox of one line and topic that were added at ``since_ms`` or later."""
+    rows = reader.connection.execute(
+        "SELECT id FROM outbox WHERE line = ? AND topic = ? AND at_ms >= ? LIMIT ?", (line, topic, since_ms, SCAN_ROWS)
+    )
+    return list(reader.outbox_rows([each for (each,) in rows]))
 
 
 def has_directs(reader: Reader, user: str) -> bool:

@@ -201,6 +201,12 @@ class Reader(VerifyingReader):
         return self._direct(rows[0]) if rows else None
 
     @reports_damage
+    def direct_row(self, id: int) -> StoredDirect | None:
+        """One message by the id of its row, whatever its state, while it is kept."""
+        rows = self._connection.execute(f"{SELECT_DIRECT} WHERE id = ?", (id,)).fetchall()
+        return self._direct(rows[0]) if rows else None
+
+    @reports_damage
     def batch_progress(self, batch: str) -> dict[DirectState, int]:
         """How many messages of a batch are in each state."""
         # The second term is what the index is made for; without it the whole table is read.

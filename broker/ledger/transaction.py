@@ -23,6 +23,7 @@ from broker.ledger.entries import (
     DirectAcked,
     DirectEntry,
     DirectsCancelled,
+    DirectsRedacted,
     DirectsRemoved,
     EntriesRedacted,
     Entry,
@@ -193,6 +194,8 @@ class Transaction:
                 redact_outbox(self.connection, self._cipher, self.tallies["outbox"], bodies)
             case AnswersRemoved(digests):
                 remove_answers(self.connection, self.tallies["keys"], digests)
+            case DirectsRedacted(bodies):
+                self.inboxes.redact(bodies)
             case DirectsRemoved(user):
                 self.inboxes.remove(user)
             case _:

@@ -143,8 +143,6 @@ def _send(parts: Parts, caller: Caller, request: SendMessage) -> SentMessage | D
         request, is_hidden = _screened(parts, caller, request)
         is_shadowed |= is_hidden
     parts.charge_messages(caller, 1)
-    if is_shadowed:
-        return SentMessage(conversation.next)
     content = pack_body(tuple(request))
     key = make_key("conversations.send", caller.account, caller.key, content=content)
     message = ConversationMessage(
@@ -158,7 +156,7 @@ def _send(parts: Parts, caller: Caller, request: SendMessage) -> SentMessage | D
 
     offset = conversation.next
     try:
-        submitted = service.send(conversation, message, on_done, key)
+        submitted = service.send(conversation, message, on_done, key, is_shadowed=is_shadowed)
     except ValueError:
         raise OperationError(ErrorCode.PAYLOAD_TOO_LARGE, "is above 4 KiB with its media", "text") from None
     if submitted is not SubmitResult.QUEUED:
@@ -227,7 +225,7 @@ async def _recall(parts: Parts, caller: Caller, request: RecallMessage) -> Recal
     else:
         conversation, user = find_own(parts, caller, request.conversation)
     offset, service = request.offset, _service(parts)
-    messages, _ = await read(service.history(conversation, offset - 1, offset + 1, 1))
+    messages, _ = await read(service.history(conversation, user or None, offset - 1, offset + 1, 1))
     if not messages:
         raise OperationError(ErrorCode.BAD_FIELD, "must be the offset of a message that is kept", "offset")
     (message,) = messages
@@ -237,7 +235,8 @@ async def _recall(parts: Parts, caller: Caller, request: RecallMessage) -> Recal
         return RecalledMessage(offset)
     if user and not 0 <= parts.unix_ms() - message.at_ms <= RECALL_MS:
         raise OperationError(ErrorCode.EXPIRED, f"must be at most {RECALL_MS // 1000} s old", "offset")
-    await _written(lambda on_done: service.recall(conversation, message, user, on_done))
+    copies = await read(service.copies(conversation, message))
+    await _written(lambda on_done: service.recall(conversation, message, user, copies, on_done))
     return RecalledMessage(offset)
 
 
@@ -254,6 +253,7 @@ def _is_muted(parts: Parts, caller: Caller) -> bool:
 
 
 async def _history(parts: Parts, caller: Caller, request: ReadHistory) -> ConversationHistory:
+    user: str | None = None
     joined = 0
     if caller.is_backend:
         conversation = _find(parts, caller, request.conversation)
@@ -261,7 +261,7 @@ async def _history(parts: Parts, caller: Caller, request: ReadHistory) -> Conver
         conversation, user = find_own(parts, caller, request.conversation)
         joined = conversation.members[user].joined
     after = max(request.after, joined)
-    items, more = await read(_service(parts).history(conversation, after, request.before, request.limit))
+    items, more = await read(_service(parts).history(conversation, user, after, request.before, request.limit))
     fitting = _fitting(items[::-1])[::-1] if request.before else _fitting(items)
     return ConversationHistory(tuple(fitting), more or len(fitting) < len(items))
 

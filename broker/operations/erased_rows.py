@@ -16,6 +16,7 @@ from broker.core.tenants.names import plain_name, qualify, tenant_of
 from broker.ledger import (
     ACTIVITY_FACTS,
     AnswersRemoved,
+    DirectsRedacted,
     DirectsRemoved,
     EntriesRedacted,
     Item,
@@ -30,7 +31,7 @@ from broker.ledger import (
 from broker.ledger.audits import audit_of, erased_audit, pack_audit
 from broker.ledger.entries import ENTRIES_REDACTED
 from broker.ledger.erasures import USER_ERASED
-from broker.ledger.mentions import answers_with, entries_with, has_directs, outbox_with, records_with
+from broker.ledger.mentions import answers_with, directs_with, entries_with, has_directs, outbox_with, records_with
 from broker.ledger.orders import order_of, pack_order
 from broker.ledger.replay import addressed_event_of
 from broker.rooms.activity_records import erased_facts
@@ -43,11 +44,22 @@ from broker.users import conversation_records
 from broker.users.revocations import KIND as REVOCATION
 from broker.users.settings import PREFERENCES, TAGS
 from broker.webhooks.events import event_fields, redacted_body
-from protocol.codes import KeyCause
+from protocol.activities import activity_payload
+from protocol.activities.conversations import ConversationMessage
+from protocol.codes import KeyCause, MessageType
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 
-__all__ = ["ERASURE_KIND", "Page", "answers_page", "directs_page", "entries_page", "outbox_page", "records_page"]
+__all__ = [
+    "ERASURE_KIND",
+    "Page",
+    "answers_page",
+    "copies_page",
+    "directs_page",
+    "entries_page",
+    "outbox_page",
+    "records_page",
+]
 
 ERASURE_KIND = "user.erasure"
 """Kind of the records of erasures themselves."""
@@ -153,6 +165,29 @@ def directs_page(reader: Reader, erasure: Erasure, at_ms: int, after: int) -> Pa
     """Remove messages to the user, and the inbox with the last of them."""
     is_left = has_directs(reader, erasure.qualified)
     return Page([DirectsRemoved(erasure.qualified)] if is_left else [], after if is_left else None)
+
+
+def copies_page(reader: Reader, erasure: Erasure, at_ms: int, after: int) -> Page:
+    """Redact the broker's own messages to others that name the user: what it wrote in conversations is recalled."""
+    found, place = directs_with(reader, erasure.user, after)
+    bodies: list[tuple[int, bytes]] = []
+    for row, stored in found:
+        if stored.kind == MessageType.ACTIVITY and tenant_of(stored.user) == erasure.tenant:
+            changed = _copy_body(stored.body, erasure)
+            if changed != stored.body:
+                bodies.append((row, changed))
+    return Page([DirectsRedacted(tuple(bodies))] if bodies else [], place)
+
+
+def _copy_body(body: bytes, erasure: Erasure) -> bytes:
+    try:
+        name, id, data = unpack_body(body)[0]
+    except (RemoteProtocolError, IndexError, TypeError, ValueError):
+        return body
+    if name == "conversations.message" and isinstance(data, Mapping) and data.get("user") == erasure.user:
+        empty = ConversationMessage(data["offset"], erasure.pseudonym, "", data["at_ms"], recalled=True)
+        return pack_body((activity_payload(name, id, empty),))
+    return erasure.packed(body, qualify(erasure.tenant, "-"))
 
 
 def records_page(reader: Reader, erasure: Erasure, at_ms: int, after: tuple[str, str, str]) -> Page:

@@ -42,6 +42,7 @@ from broker.operations.erased_rows import (
     ERASURE_KIND,
     Page,
     answers_page,
+    copies_page,
     directs_page,
     entries_page,
     outbox_page,
@@ -72,7 +73,8 @@ TURN_S = 0.05
 SLICE = 50
 """Rooms between two checkpoints of the event loop."""
 _TABLES: tuple[tuple[Callable[..., Page], Any], ...] = (
-    (outbox_page, 0), (answers_page, b""), (directs_page, 0), (records_page, ("", "", "")),
+    (outbox_page, 0), (answers_page, b""), (directs_page, 0), (copies_page, 0),
+    (records_page, ("", "", "")),
 )  # fmt: skip
 """How each table is read, and the place before its first row. Any: a place."""
 

@@ -31,7 +31,7 @@ from broker.operations.kept import ask, required
 from broker.operations.parts import Handler, Parts
 from broker.operations.rooms import plain_value
 from broker.rooms.key_records import KIND as KEY
-from broker.users.conversation_records import MESSAGE, message_of
+from broker.users.conversation_records import MESSAGE, SHADOWED, message_of
 from broker.users.revocations import KIND as REVOCATION
 from broker.users.sanction_records import ACTION_KIND as SANCTION_ACTION
 from broker.users.sanction_records import KIND as SANCTION
@@ -246,15 +246,17 @@ def _body(packed: bytes) -> Any:
 def _messages(reader: Reader, user: str, place: Place) -> Iterator[_Found]:
     tenant, author = tenant_of(user), plain_name(user)
     after = (qualify(tenant, str(place[0])), str(place[1])) if place else ("", "")
-    while page := reader.records(MESSAGE, text=author, after=after, limit=CHUNK):
-        for record in page:
-            body = _body(record.body)
-            if body is None or tenant_of(record.subject) != tenant or body[1] != author:
-                continue
-            about, data = {"conversation": plain_name(record.subject)}, plain_value(as_json(message_of(body)))
-            item = ExportedItem(ExportKind.MESSAGE, None, str(body[0]), record.at_ms, about, data=data)
-            yield _Found(item, len(record.body), (plain_name(record.subject), record.name))
-        after = page[-1].subject, page[-1].name
+    for kind in (SHADOWED,) if " " in after[1] else (MESSAGE, SHADOWED):  # the names of these alone have a space
+        while page := reader.records(kind, text=author, after=after, limit=CHUNK):
+            for record in page:
+                body = _body(record.body)
+                if body is None or tenant_of(record.subject) != tenant or body[1] != author:
+                    continue
+                about, data = {"conversation": plain_name(record.subject)}, plain_value(as_json(message_of(body)))
+                item = ExportedItem(ExportKind.MESSAGE, None, str(body[0]), record.at_ms, about, data=data)
+                yield _Found(item, len(record.body), (plain_name(record.subject), record.name))
+            after = page[-1].subject, page[-1].name
+        after = "", ""
 
 
 def _held(reader: Reader, user: str, place: Place) -> Iterator[_Found]:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from broker.core.tenants.names import split_name
+from broker.core.tenants.names import plain_name, qualify, split_name, tenant_of
 from broker.core.users.conversations import Conversation, ConversationTable, ReadPosition
-from broker.ledger import Item, Reader, RecordPut, RecordRemoved, StoredRecord
+from broker.ledger import DirectsRedacted, Item, OutboxRedacted, Reader, RecordPut, RecordRemoved, StoredRecord
+from broker.ledger.mentions import directs_of_batch, outbox_of_line
 from broker.ledger.records import read_records
+from broker.webhooks.events import event_fields, redacted_body
+from protocol.activities import activity_payload
 from protocol.activities.conversations import ConversationMessage, MediaReference
 from protocol.codes import MediaKind
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 
 __all__ = [
-    "BLOCK", "CONVERSATION", "KINDS", "MEMBER", "MESSAGE", "block_item", "conversation_item", "erased_items",
-    "load_conversations", "member_item", "message_item", "message_of", "message_removal", "read_messages",
-    "without_user",
+    "BLOCK", "CONVERSATION", "KINDS", "MEMBER", "MESSAGE", "SHADOWED", "block_item", "conversation_item", "copies_of",
+    "erased_items", "load_conversations", "member_item", "message_item", "message_of", "message_removal",
+    "read_messages", "without_user",
 ]  # fmt: skip
 
 CONVERSATION = "conversation"
@@ -26,9 +29,11 @@ MEMBER = "conversation.member"
 """Of their members, and their positions; name: the user's plain id."""
 MESSAGE = "conversation.message"
 """Of their messages; name: the offset, with zeros in front."""
+SHADOWED = "conversation.shadowed"
+"""Of messages that their authors alone are shown; name: the offset, a space, the author's plain id."""
 BLOCK = "conversation.block"
 """Of blocked users; subject: who blocks (qualified id), name: whom (plain id)."""
-KINDS = frozenset({CONVERSATION, MEMBER, MESSAGE, BLOCK})
+KINDS = frozenset({CONVERSATION, MEMBER, MESSAGE, SHADOWED, BLOCK})
 
 
 def conversation_item(conversation: Conversation, at_ms: int) -> RecordPut:
@@ -46,14 +51,21 @@ def _name(offset: int) -> str:
     return f"{offset:016d}"
 
 
-def message_item(conversation: str, message: ConversationMessage) -> RecordPut:
-    """Return the record of a message."""
-    return RecordPut(MESSAGE, conversation, _name(message.offset), message.at_ms, pack_body(tuple(message)))
+def _place(offset: int, shadowed: str | None) -> tuple[str, str]:
+    """Return kind and name of the record of a message."""
+    return (MESSAGE, _name(offset)) if shadowed is None else (SHADOWED, f"{_name(offset)} {shadowed}")
 
 
-def message_removal(conversation: str, offset: int) -> RecordRemoved:
+def message_item(conversation: str, message: ConversationMessage, shadowed: str | None = None) -> RecordPut:
+    """Return the record of a message. ``shadowed``: its author (plain id), where nobody else is shown it."""
+    kind, name = _place(message.offset, shadowed)
+    return RecordPut(kind, conversation, name, message.at_ms, pack_body(tuple(message)))
+
+
+def message_removal(conversation: str, offset: int, shadowed: str | None = None) -> RecordRemoved:
     """Return the removal of a message that is kept no more."""
-    return RecordRemoved(MESSAGE, conversation, _name(offset))
+    kind, name = _place(offset, shadowed)
+    return RecordRemoved(kind, conversation, name)
 
 
 def block_item(user: str, other: str, at_ms: int, *, is_blocked: bool) -> Item:
@@ -71,23 +83,55 @@ def message_of(body: Sequence[Any]) -> ConversationMessage:
 
 
 def read_messages(
-    reader: Reader, conversation: str, after: int, before: int, limit: int
+    reader: Reader, conversation: str, viewer: str | None, after: int, before: int, limit: int
 ) -> tuple[list[ConversationMessage], bool]:
     """Return messages of a conversation in their order, and whether there are more. Runs in the reading thread.
 
     Those after ``after``, or, where ``before`` is above 0, the last ones before it that are also after ``after``.
+    ``viewer``: the member (plain id) who is to see them, None = the platform, which sees all.
     """
     order, end = ("DESC", _name(before)) if before else ("ASC", "~")
-    rows = reader.connection.execute(
-        "SELECT name FROM records WHERE kind = ? AND subject = ? AND name > ? AND name < ?"
-        f" ORDER BY name {order} LIMIT ?",
-        (MESSAGE, conversation, _name(after), end, limit + 1),
-    ).fetchall()
-    names = sorted(name for (name,) in rows[:limit])
-    if not names:
-        return [], False
-    stored = reader.records(MESSAGE, conversation, after=(conversation, _name(int(names[0]) - 1)), limit=len(names))
-    return [message_of(unpack_body(each.body)) for each in stored], len(rows) > limit
+    places: list[tuple[str, str]] = []
+    for kind, own in ((MESSAGE, None), (SHADOWED, viewer)):
+        rows = reader.connection.execute(
+            "SELECT name FROM records WHERE kind = ? AND subject = ? AND name > ? AND name < ?"
+            f" AND (? IS NULL OR substr(name, 18) = ?) ORDER BY name {order} LIMIT ?",
+            (kind, conversation, f"{_name(after)}~", end, own, own, limit + 1),
+        )
+        places += [(name, kind) for (name,) in rows]
+    places.sort(reverse=bool(before))
+    chosen = sorted(places[:limit])
+    found: list[ConversationMessage] = []
+    plain = [name for name, kind in chosen if kind == MESSAGE]
+    if plain:
+        # Its number less one and a ~ is before the first one, and after the one before that.
+        start = f"{_name(int(plain[0]) - 1)}~"
+        stored = reader.records(MESSAGE, conversation, after=(conversation, start), limit=len(plain))
+        found += [message_of(unpack_body(each.body)) for each in stored]
+    for name, kind in chosen:
+        if kind == SHADOWED:
+            before_it = conversation, name[: name.index(" ")]
+            stored = reader.records(SHADOWED, conversation, after=before_it, limit=1)
+            found += [message_of(unpack_body(each.body)) for each in stored]
+    return sorted(found, key=lambda message: message.offset), len(places) > limit
+
+
+def copies_of(reader: Reader, conversation: str, message: ConversationMessage) -> tuple[Item, ...]:
+    """Return what takes the content of a message out of its copies in inboxes and in the outbox. Runs in the reading
+    thread."""
+    id, offset = plain_name(conversation), message.offset
+    empty = ConversationMessage(offset, message.user, message.name, message.at_ms, recalled=True)
+    body = pack_body((activity_payload("conversations.message", id, empty),))
+    copies = tuple((each, body) for each in directs_of_batch(reader, f"{conversation}/{offset}"))
+    line = f"user {qualify(tenant_of(conversation), message.user)}"
+    reports = []
+    for row in outbox_of_line(reader, line, "conversation.sent", message.at_ms):
+        fields = event_fields(row)
+        if (fields["data"].get("conversation"), fields["data"].get("offset")) == (id, offset):
+            fields["data"]["text"] = ""
+            reports.append((row.id, redacted_body(row, fields)))
+    items: list[Item] = [DirectsRedacted(copies)] if copies else []
+    return (*items, OutboxRedacted(tuple(reports))) if reports else tuple(items)
 
 
 def load_conversations(reader: Reader, table: ConversationTable) -> ConversationTable:
@@ -104,6 +148,10 @@ def load_conversations(reader: Reader, table: ConversationTable) -> Conversation
         found.apply_message(message.offset, message.user, message.at_ms, message.text)
         if message.recalled:
             found.apply_recall(message.offset)
+    for id, author, shadowed in read_records(reader, SHADOWED, _shadowed):
+        found = table.find(id)
+        if found is not None:
+            found.apply_shadowed(shadowed, author)
     for id, user, joined, position in read_records(reader, MEMBER, _member):
         found = table.find(id)
         if found is not None:
@@ -116,6 +164,11 @@ def load_conversations(reader: Reader, table: ConversationTable) -> Conversation
 def _conversation(record: StoredRecord, body: Sequence[Any]) -> Conversation:
     is_group, title = body[:2]
     return Conversation(record.subject, title, record.at_ms, is_group=is_group)
+
+
+def _shadowed(record: StoredRecord, body: Sequence[Any]) -> tuple[str, str, int]:
+    offset, _, author = record.name.partition(" ")
+    return record.subject, author, int(offset)
 
 
 def _member(record: StoredRecord, body: Sequence[Any]) -> tuple[str, str, int, ReadPosition]:
@@ -136,13 +189,16 @@ def erased_items(record: StoredRecord, tenant: str, user: str, pseudonym: str) -
         yield RecordRemoved(kind, subject, name)
     elif kind == BLOCK and user in (owner, name):
         yield RecordRemoved(kind, subject, name)
-    elif kind == MESSAGE:
+    elif kind in (MESSAGE, SHADOWED):
         try:
             message = message_of(unpack_body(body))
         except (RemoteProtocolError, TypeError, ValueError):
             return
         after = without_user(message, user, pseudonym)
-        if after != message:
+        if kind == SHADOWED and message.user == user:
+            yield RecordRemoved(kind, subject, name)
+            yield message_item(subject, after)
+        elif after != message:
             yield RecordPut(kind, subject, name, at_ms, pack_body(tuple(after)))
 
 

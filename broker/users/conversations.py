@@ -37,6 +37,7 @@ from broker.users.conversation_records import (
     MEMBER,
     block_item,
     conversation_item,
+    copies_of,
     load_conversations,
     member_item,
     message_item,
@@ -243,25 +244,30 @@ class Conversations:
         key: Key,
         *,
         by: UserSession | None = None,
+        is_shadowed: bool = False,
     ) -> SubmitResult:
         """Send a message, whose offset and time are set here; ``on_done`` gets the ledger's result.
 
         ``key`` is that of the call: its answer holds the offset, see `first_offset`. ``by``: the link that has sent it,
-        which is not shown it again. ValueError: its payload is above 4 KiB.
+        which is not shown it again. ``is_shadowed``: its author alone is shown it. ValueError: its payload is above 4
+        KiB.
         """
         now_ms, id = self._unix_ms(), conversation.id
         offset = conversation.next
         message = message._replace(offset=offset, at_ms=now_ms)
         others = [name for name in conversation.members if name != message.user]
         tenant, plain_id = tenant_of(id), plain_name(id)
-        is_kept_in_inboxes = len(conversation.members) <= INBOX_MEMBERS
+        is_kept_in_inboxes = is_shadowed or len(conversation.members) <= INBOX_MEMBERS
+        if is_shadowed:
+            others = []
         entries = (
             self._entries(tenant, others, "message", plain_id, message, f"{id}/{offset}") if is_kept_in_inboxes else []
         )
         data = ConversationSentData(plain_id, offset, message.user, message.text)
+        author = qualify(tenant, message.user)
         items: list[Item] = [
-            message_item(id, message), *entries,
-            *self._events.of_user("conversation.sent", qualify(tenant, message.user), data, now_ms),
+            message_item(id, message, message.user if is_shadowed else None), *entries,
+            *(() if is_shadowed else self._events.of_user("conversation.sent", author, data, now_ms)),
         ]  # fmt: skip
         payload = activity_payload("conversations.message", plain_id, message)
         if len(pack_body((payload,))) > MAX_DIRECT_BYTES:
@@ -271,9 +277,13 @@ class Conversations:
         def on_written(result: LedgerResult) -> None:
             if isinstance(result, Committed):
                 self.sent += 1
-                dropped = conversation.apply_message(offset, message.user, now_ms, message.text)
+                if is_shadowed:
+                    dropped = conversation.apply_shadowed(offset, message.user)
+                else:
+                    dropped = conversation.apply_message(offset, message.user, now_ms, message.text)
                 if dropped:
-                    self._ledger.record((message_removal(id, dropped),), lambda result: None)
+                    removal = message_removal(id, dropped, conversation.take_shadowed(dropped))
+                    self._ledger.record((removal,), lambda result: None)
                 self._inboxes.written(entries, result.direct_ids)
                 users = [message.user] if is_kept_in_inboxes else [message.user, *others]
                 self._show(tenant, users, payload, now_ms, by)
@@ -301,15 +311,25 @@ class Conversations:
         for user in qualified:
             self._users.send(user, direct, Lane.COMMERCE, by=by)
 
+    async def copies(self, conversation: Conversation, message: ConversationMessage) -> tuple[Item, ...]:
+        """Return what takes a message's content out of inboxes and outbox. LedgerRefused, sqlite3.Error."""
+        return await self._ledger.ask(copies_of, conversation.id, message)
+
     def recall(
-        self, conversation: Conversation, message: ConversationMessage, by: str, on_done: OnSent
+        self,
+        conversation: Conversation,
+        message: ConversationMessage,
+        by: str,
+        copies: Sequence[Item],
+        on_done: OnSent,
     ) -> SubmitResult:
-        """Take a message back. ``by``: the member who does, "" = the platform."""
+        """Take a message back. ``by``: the member who does, "" = the platform; ``copies``: see `copies`."""
         id, offset, now_ms = conversation.id, message.offset, self._unix_ms()
         tenant, plain_id = tenant_of(id), plain_name(id)
         empty = ConversationMessage(offset, message.user, message.name, message.at_ms, recalled=True)
         data = MessageRecalled(offset, by)
-        members = list(conversation.members)
+        shadowed = conversation.shadowed_author(offset)
+        members = list(conversation.members) if shadowed is None else [shadowed]
         is_kept_in_inboxes = len(members) <= INBOX_MEMBERS
         entries = self._entries(tenant, members, "recalled", plain_id, data) if is_kept_in_inboxes else []
 
@@ -322,7 +342,9 @@ class Conversations:
                     self._show(tenant, members, activity_payload("conversations.recalled", plain_id, data), now_ms)
             on_done(result)
 
-        return self._inboxes.cancel(on_written, batch=f"{id}/{offset}", then=(message_item(id, empty), *entries))
+        return self._inboxes.cancel(
+            on_written, batch=f"{id}/{offset}", then=(message_item(id, empty, shadowed), *copies, *entries)
+        )
 
     # ---- positions, typing
 
@@ -393,10 +415,11 @@ class Conversations:
         return self._ledger.record((block_item(user, other, self._unix_ms(), is_blocked=is_blocked),), on_written)
 
     async def history(
-        self, conversation: Conversation, after: int, before: int, limit: int
+        self, conversation: Conversation, viewer: str | None, after: int, before: int, limit: int
     ) -> tuple[list[ConversationMessage], bool]:
-        """Return kept messages, and whether there are more. LedgerRefused, sqlite3.Error."""
-        return await self._ledger.ask(read_messages, conversation.id, after, before, limit)
+        """Return kept messages as a member (plain id) sees them, None = as the platform does, and whether there are
+        more. LedgerRefused, sqlite3.Error."""
+        return await self._ledger.ask(read_messages, conversation.id, viewer, after, before, limit)
 
     def erase(self, tenant: str, user: str) -> None:
         """Forget a user (plain id) who is being erased."""

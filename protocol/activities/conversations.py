@@ -99,7 +99,7 @@ class ConversationLeft(NamedTuple):
 
 
 class ConversationSentData(NamedTuple):
-    """A message was sent. ``text``: of a message that is recalled later, too."""
+    """A message was sent. ``text``: empty where it was recalled before this was taken."""
 
     conversation: str
     offset: int

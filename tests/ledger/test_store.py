@@ -20,6 +20,7 @@ from broker.ledger import (
     DirectAcked,
     DirectEntry,
     DirectsCancelled,
+    DirectsRedacted,
     DirectState,
     EntriesRedacted,
     Entry,
@@ -109,6 +110,7 @@ class Model:
         self.checkpoints: dict[tuple[str, int], bytes] = {}
         self.first: dict[bytes, KeyResult] = {}
         self.inboxes: dict[str, list[tuple[DirectEntry, DirectState]]] = {"ann": [], "bob": []}
+        self.direct_rows: dict[int, tuple[str, int]] = {}
         self.outbox: dict[int, StoredOutbox] = {}
         self.last_outbox_id = 0
         self.records: dict[tuple[str, str, str], tuple[int, bytes]] = {}
@@ -132,6 +134,7 @@ class Model:
                     self.entries.append((len(self.entries) + 1, room, epoch, offset, lane, kind, at_ms, body))
                 case DirectEntry():
                     inbox = self.inboxes[item.user]
+                    self.direct_rows[len(self.direct_rows) + 1] = item.user, len(inbox)
                     inbox.append((item, DirectState.PENDING))
                     direct_ids.append(len(inbox))
                 case DirectAcked(user, direct_id):
@@ -241,8 +244,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(
         seqs=st.lists(st.integers(1, 20), min_size=1, max_size=3, unique=True), ids=st.sets(outbox_ids, max_size=2),
         body=texts, digests=st.sets(st.sampled_from("abcdef"), max_size=2),
+        directs=st.sets(st.integers(1, 9), max_size=2),
     )  # fmt: skip
-    def redact(self, seqs: list[int], ids: set[int], body: bytes, digests: set[str]) -> None:
+    def redact(self, seqs: list[int], ids: set[int], body: bytes, digests: set[str], directs: set[int]) -> None:
         """Bodies are replaced; those of what is not there, and of redactions, are left out."""
         model = self.model
         present = [seq for seq in seqs if seq <= len(model.entries) and model.entries[seq - 1][5] != ENTRIES_REDACTED]
@@ -250,7 +254,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.commit([Submission((
             EntriesRedacted("test", 5, tuple((seq, body) for seq in seqs)),
             OutboxRedacted(tuple((each, body) for each in sorted(ids))),
-            AnswersRemoved(removed),
+            AnswersRemoved(removed), DirectsRedacted(tuple((each, body) for each in sorted(directs))),
         ))])  # fmt: skip
         for seq in present:
             model.entries[seq - 1] = (*model.entries[seq - 1][:-1], body)
@@ -259,6 +263,10 @@ class StoreMachine(RuleBasedStateMachine):
         *_, (fact, *_) = reader.entries()  # it vouches for what is stored, which no model knows
         reader.close()
         model.submit(Submission((Entry("", 0, None, ENTRIES_REDACTED, 5, fact.body),)))
+        for each in directs & model.direct_rows.keys():
+            user, index = model.direct_rows[each]
+            direct, state = model.inboxes[user][index]
+            model.inboxes[user][index] = direct._replace(body=body), state
         for each in ids & model.outbox.keys():
             model.outbox[each] = model.outbox[each]._replace(body=body)
         for digest in removed:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from broker.core.users import conversations as core
+from broker.ledger import Reader
+from broker.ledger.mentions import outbox_of_line
 from broker.operations.caller import OperationError
 from broker.users import conversations as service
+from broker.webhooks.events import event_fields
 from protocol.codes import ErrorCode
 from protocol.json_values import as_json
 from tests.support.conversations import do, event, group, refusal, user
@@ -174,6 +178,60 @@ async def test_blocks_mutes_words_and_strangers(directory: Path, tmp_path: Path)
         ):  # fmt: skip
             code, _ = await refusal(broker, "eve", operation, conversation=pair, **fields)
             assert code is ErrorCode.UNKNOWN_CONVERSATION
+
+
+async def test_a_message_that_its_author_alone_is_shown_has_an_offset_of_its_own(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    async with durable_broker(first) as broker:
+        pair = (await do(broker, "ann", "open", user="bob")).id
+        await operate(broker, "moderation.mute", None, "ann", None, "spam", True)
+        async with login(broker, "ann") as tablet, login(broker, "bob") as bob:
+            hidden = await do(broker, "ann", "send", "k1", conversation=pair, text="buy this")
+            assert (await event(tablet))[1]["offset"] == hidden.offset == 1
+            await operate(broker, "moderation.unmute", None, "ann")
+            shown = await do(broker, "ann", "send", "k2", conversation=pair, text="hello")
+            assert [(await event(link))[1]["offset"] for link in (tablet, bob)] == [2, 2]
+            again = await do(broker, "ann", "send", "k1", conversation=pair, text="buy this")
+            assert (shown.offset, again) == (2, (1, True))
+        crashed_copy(first, second)
+    async with durable_broker(second) as broker:
+        for name, offsets in (("ann", [1, 2]), ("bob", [2])):
+            for before in (0, 9):
+                history = await do(broker, name, "history", conversation=pair, before=before)
+                assert [each.offset for each in history.items] == offsets
+        assert (await do(broker, "bob", "get", conversation=pair)).unread == 1
+        assert await refusal(broker, "bob", "recall", conversation=pair, offset=1) == (ErrorCode.BAD_FIELD, "offset")
+        async with login(broker, "bob") as bob:
+            await event(bob)
+            await do(broker, "ann", "recall", conversation=pair, offset=1)
+            await nothing_more(bob)
+        assert (await do(broker, "ann", "history", conversation=pair)).items[0].recalled
+        assert (await do(broker, "ann", "send", "k3", conversation=pair, text="third")).offset == 3
+
+
+async def test_what_is_recalled_is_in_no_inbox_and_waits_for_no_endpoint(directory: Path, tmp_path: Path) -> None:
+    settings = hook_settings(tmp_path, "http://127.0.0.1:9/hook", "conversation.sent")
+    async with durable_broker(directory, webhooks=settings) as broker, login(broker, "bob") as bob:
+        id = await group(broker, "ann", "bob", "cem")
+        await do(broker, "ann", "send", "k1", conversation=id, text="forget me")
+        await do(broker, "ann", "send", "k2", conversation=id, text="keep me")
+        while True:
+            number, data = await event(bob)
+            if data["offset"] == 2:
+                break
+        await ack(bob, number)
+        await acked(broker, "bob", number)
+        await do(broker, "ann", "recall", conversation=id, offset=1)
+        assert broker.ledger is not None
+        for name in ("bob", "cem"):
+            stored = await broker.ledger.ask(partial(Reader.inbox, is_pending_only=False), name, 0)
+            assert stored
+            assert not any(b"forget me" in each.body for each in stored)
+            assert any(b"keep me" in each.body for each in stored)
+        rows = await broker.ledger.ask(outbox_of_line, "user ann", "conversation.sent", 0)
+        assert [event_fields(row)["data"]["text"] for row in rows] == ["", "keep me"]
+        await broker.ledger.ask(Reader.verify_all)
 
 
 async def test_other_tenants_have_other_conversations(directory: Path) -> None:

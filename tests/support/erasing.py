@@ -38,7 +38,7 @@ Step = tuple[str, str, str, int]
 KINDS = (
     "announce", "media", "custom", "gift", "order", "target", "danmaku", "preference", "tags", "key",
     "foreign_key", "direct", "pin", "pin_own", "highlight", "delete", "phase", "revoke", "keyed", "like",
-    "activities", "ban",
+    "activities", "ban", "conversation",
 )  # fmt: skip
 steps = st.tuples(st.sampled_from(KINDS), st.sampled_from([VICTIM, OTHER]), st.sampled_from(ROOMS), st.integers(0, 3))
 histories = st.lists(steps, min_size=1, max_size=12)
@@ -126,6 +126,11 @@ async def _do(broker: Broker, kind: str, user: str, room: str, number: int, uniq
             await operate(broker, "rooms.set_phase", room, int(RoomPhase.PAUSED if number % 2 else RoomPhase.LIVE))
         case "revoke":
             await operate(broker, "users.revoke", user)
+        case "conversation":
+            users = (VICTIM, OTHER)
+            await operate(broker, "conversations.create", f"talk {unique}", "Tea", users)
+            fields = (f"talk {unique}", text, None, 0, tuple(each for each in users if each != user), user)
+            await operate(broker, "conversations.send", *fields, key=f"talk {unique}")
         case "activities":
             await take_part(broker, room, user, name, unique)
         case "keyed":
@@ -284,7 +289,8 @@ class Untouched:
         self.entries = {entry.seq: (entry, hashed) for entry, _, hashed, _ in reader.entries() if is_foreign(entry)}
         self.hashes = [hashed for _, _, hashed, _ in reader.entries()]
         rows = reader.connection.execute
-        self.directs = rows("SELECT * FROM directs WHERE user <> ? ORDER BY id", (VICTIM,)).fetchall()
+        directs = rows("SELECT * FROM directs WHERE user <> ? ORDER BY id", (VICTIM,)).fetchall()
+        self.directs = [row for row in directs if is_foreign(row)]
         self.inboxes = rows("SELECT * FROM inboxes WHERE user <> ? ORDER BY user", (VICTIM,)).fetchall()
         self.keys = rows("SELECT digest, fingerprint, outcome, offset FROM keys ORDER BY digest").fetchall()
         self.records = [row for row in rows("SELECT * FROM records").fetchall() if is_foreign(row)]

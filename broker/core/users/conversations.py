@@ -1,6 +1,7 @@
 """Conversations of users: members, positions, unread counts, and who blocks whom. Pure: no I/O, no clock.
 
-A message has an offset in its conversation, 1, 2, ...; one that could not be written leaves its offset empty. The
+A message has an offset in its conversation, 1, 2, ...; one that could not be written leaves its offset empty, and so
+does, for all but its author, one that its author alone is shown. The
 position of a member, how far it has received and read, belongs to the user and only rises. ``unread`` counts the
 messages of others after the read position that are kept and not recalled; it is kept step by step and equals
 `Conversation.recount`.
@@ -68,6 +69,7 @@ class Conversation:
     __slots__ = (
         "_authors",
         "_first",
+        "_shadowed",
         "created_ms",
         "id",
         "is_group",
@@ -96,6 +98,8 @@ class Conversation:
         """Offset of the first one in ``_authors``."""
         self._authors: list[str | None] = []
         """Who wrote each kept message; None = it is recalled, or its offset is empty: it is not counted."""
+        self._shadowed: dict[int, str] = {}
+        """Author of each kept message that its author alone is shown."""
 
     # ---- messages
 
@@ -113,12 +117,37 @@ class Conversation:
     def apply_message(self, offset: int, user: str, at_ms: int, text: str = "") -> int:
         """Add a durable message; return the offset of the oldest one, which is kept no more, 0 = all are."""
         self.preview = user, text[:MAX_PREVIEW].replace("\n", " ")
-        self._authors.extend([None] * (offset - self._first - len(self._authors)))
-        self._authors.append(user)
-        self.last, self.last_at_ms = offset, at_ms
-        self.next = max(self.next, offset + 1)
+        self.last_at_ms = at_ms
         for name, member in self.members.items():
             member.unread += name != user and offset > member.position.read
+        return self._append(offset, user)
+
+    def apply_shadowed(self, offset: int, user: str) -> int:
+        """Add a durable message that its author alone is shown; it is counted for nobody. Returns as `apply_message`.
+
+        It may come after later ones, where all are read from the disk.
+        """
+        self._shadowed[offset] = user
+        if offset > self.last:
+            return self._append(offset, None)
+        if offset < self._first:
+            self._authors[:0] = [None] * (self._first - offset)
+            self._first = offset
+        return 0
+
+    def take_shadowed(self, offset: int) -> str | None:
+        """Return the author of a message that nobody else is shown, and forget it; None = it is no such message."""
+        return self._shadowed.pop(offset, None)
+
+    def shadowed_author(self, offset: int) -> str | None:
+        """Return the author of a message that nobody else is shown; None = it is no such message."""
+        return self._shadowed.get(offset)
+
+    def _append(self, offset: int, author: str | None) -> int:
+        self._authors.extend([None] * (offset - self._first - len(self._authors)))
+        self._authors.append(author)
+        self.last = offset
+        self.next = max(self.next, offset + 1)
         if len(self._authors) <= MAX_KEPT_MESSAGES:
             return 0
         dropped = self._first
@@ -200,6 +229,7 @@ class Conversation:
     def forget(self, user: str) -> None:
         """Take an erased user out: it is no member, and what it wrote is recalled."""
         self.members.pop(user, None)
+        self._shadowed = {offset: author for offset, author in self._shadowed.items() if author != user}
         for index, author in enumerate(self._authors):
             if author == user:
                 self.apply_recall(self._first + index)

@@ -32,6 +32,7 @@ class Talking(RuleBasedStateMachine):
         super().__init__()
         self.talk = Conversation("tea", "Tea", 0, is_group=True)
         self.written: dict[int, tuple[str, str]] = {}
+        self.shadowed: dict[int, str] = {}
         self.gone: set[int] = set()
         self.highest = dict.fromkeys(USERS, ReadPosition())
         for user in USERS:
@@ -48,19 +49,39 @@ class Talking(RuleBasedStateMachine):
         text = f"text {offset}"
         self.written[offset] = user, text
         self.talk.apply_message(offset, user, offset)
-        for number, device in enumerate(self.devices.values()):
+        for number, ((owner, _), device) in enumerate(self.devices.items()):
             if number not in lost:
-                self.receive(device, offset, text)
+                self.receive(device, offset, text, owner)
 
-    def receive(self, device: Device, offset: int, text: str) -> None:
+    @rule(user=users, is_written=st.sampled_from([True] * 9 + [False]))
+    def send_shadowed(self, user: str, is_written: bool) -> None:
+        """A message that its author alone is shown, on every device of the author."""
+        offset = self.talk.allocate()
+        assert offset not in self.written
+        if not is_written:
+            self.talk.give_back(offset)
+            return
+        text = f"text {offset}"
+        self.written[offset] = user, text
+        self.shadowed[offset] = user
+        self.talk.apply_shadowed(offset, user)
+        for (owner, _), device in self.devices.items():
+            if owner == user:
+                self.receive(device, offset, text, owner)
+
+    def receive(self, device: Device, offset: int, text: str, owner: str) -> None:
         if offset != device.newest + 1:
-            self.catch_up(device)
+            self.catch_up(device, owner)
         elif offset not in device.shown:
             device.shown[offset] = text
             device.newest = offset
 
-    def catch_up(self, device: Device) -> None:
-        for offset, (_, text) in self.written.items():
+    def visible(self, owner: str) -> dict[int, str]:
+        """Return what the history has for a member."""
+        return {offset: text for offset, (_, text) in self.written.items() if self.shadowed.get(offset, owner) == owner}
+
+    def catch_up(self, device: Device, owner: str) -> None:
+        for offset, text in self.visible(owner).items():
             if offset > device.newest:
                 assert offset not in device.shown
                 device.shown[offset] = text
@@ -96,7 +117,7 @@ class Talking(RuleBasedStateMachine):
     @rule(user=users, number=st.integers(0, 1))
     def switch_device(self, user: str, number: int) -> None:
         self.devices[user, number] = Device(0)
-        self.catch_up(self.devices[user, number])
+        self.catch_up(self.devices[user, number], user)
 
     @invariant()
     def positions_only_rise(self) -> None:
@@ -107,19 +128,39 @@ class Talking(RuleBasedStateMachine):
             self.highest[user] = after
 
     @invariant()
+    def what_is_read_from_the_disk_is_the_same(self) -> None:
+        folded = Conversation("tea", "Tea", 0, is_group=True)
+        for offset, (user, _) in self.written.items():
+            if offset not in self.shadowed:
+                if not folded.last:
+                    folded.begin_at(offset)
+                folded.apply_message(offset, user, offset)
+                if offset in self.gone:
+                    folded.apply_recall(offset)
+        for offset, user in self.shadowed.items():
+            folded.apply_shadowed(offset, user)
+        for user, member in self.talk.members.items():
+            folded.apply_member(user, 0, member.position)
+            assert folded.members[user].unread == member.unread
+        assert (folded.last, folded.next) == (self.talk.last, self.talk.last + 1)
+        for offset in self.written:
+            assert folded.author(offset) == self.talk.author(offset)
+            assert folded.shadowed_author(offset) == self.talk.shadowed_author(offset)
+
+    @invariant()
     def unread_is_the_count_of_unread_messages(self) -> None:
         for user in USERS:
             member = self.talk.members[user]
             counted = sum(
-                author != user and offset > member.position.read and offset not in self.gone
+                author != user and offset > member.position.read and offset not in {*self.gone, *self.shadowed}
                 for offset, (author, _) in self.written.items()
             )
             assert member.unread == self.talk.recount(user) == counted
 
     def teardown(self) -> None:
-        for device in self.devices.values():
-            self.catch_up(device)
-            assert device.shown == {offset: text for offset, (_, text) in self.written.items()}
+        for (owner, _), device in self.devices.items():
+            self.catch_up(device, owner)
+            assert device.shown == self.visible(owner)
             assert list(device.shown) == sorted(device.shown)
 
 
