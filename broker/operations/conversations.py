@@ -49,7 +49,7 @@ from protocol.operations.conversations import (
     TypingShown,
 )
 
-__all__ = ["HANDLERS", "check_mute", "find_own"]
+__all__ = ["HANDLERS", "check_mute", "find_conversation", "find_own"]
 
 MAX_PAGE_BYTES = 40 * 1024
 """Messages of one page: an answer to a CALL has at most 64 KiB."""
@@ -59,7 +59,8 @@ def _service(parts: Parts) -> Conversations:
     return required(parts.conversations)
 
 
-def _find(parts: Parts, caller: Caller, id: str) -> Conversation:
+def find_conversation(parts: Parts, caller: Caller, id: str) -> Conversation:
+    """Return a conversation by the id that the caller's tenant knows; OperationError UNKNOWN_CONVERSATION."""
     found = _service(parts).table.find(qualify(caller.tenant, id))
     if found is None:
         raise OperationError(ErrorCode.UNKNOWN_CONVERSATION, "is not known", "conversation")
@@ -76,7 +77,7 @@ def find_own(parts: Parts, caller: Caller, id: str, user: str | None = None) -> 
         rule = "is required of a backend" if caller.is_backend else "is for backends"
         raise OperationError(ErrorCode.BAD_FIELD, rule, "as_user")
     name = caller.id if user is None else plain_name(user)
-    found = _find(parts, caller, id)
+    found = find_conversation(parts, caller, id)
     if name not in found.members:
         raise OperationError(ErrorCode.UNKNOWN_CONVERSATION, "is not known", "conversation")
     return found, name
@@ -221,7 +222,7 @@ async def _report_position(parts: Parts, caller: Caller, request: ReportPosition
 
 async def _recall(parts: Parts, caller: Caller, request: RecallMessage) -> RecalledMessage:
     if caller.is_backend:
-        conversation, user = _find(parts, caller, request.conversation), ""
+        conversation, user = find_conversation(parts, caller, request.conversation), ""
     else:
         conversation, user = find_own(parts, caller, request.conversation)
     offset, service = request.offset, _service(parts)
@@ -256,7 +257,7 @@ async def _history(parts: Parts, caller: Caller, request: ReadHistory) -> Conver
     user: str | None = None
     joined = 0
     if caller.is_backend:
-        conversation = _find(parts, caller, request.conversation)
+        conversation = find_conversation(parts, caller, request.conversation)
     else:
         conversation, user = find_own(parts, caller, request.conversation)
         joined = conversation.members[user].joined
@@ -318,12 +319,12 @@ async def _create(parts: Parts, caller: Caller, request: CreateConversation) -> 
     if found is None:
         users = tuple(dict.fromkeys(map(plain_name, request.users)))
         await _written(lambda on_done: service.create(id, request.title, users, on_done))
-    count = len(_find(parts, caller, request.id).members)
+    count = len(find_conversation(parts, caller, request.id).members)
     return CreatedConversation(request.id, found is None, count)
 
 
 async def _set_members(parts: Parts, caller: Caller, request: ChangeMembers) -> ChangedMembers:
-    service, conversation = _service(parts), _find(parts, caller, request.id)
+    service, conversation = _service(parts), find_conversation(parts, caller, request.id)
     if not conversation.is_group:
         raise OperationError(ErrorCode.BAD_FIELD, "must be a group", "id")
     add, remove = tuple(map(plain_name, request.add)), tuple(map(plain_name, request.remove))
@@ -335,7 +336,7 @@ async def _set_members(parts: Parts, caller: Caller, request: ChangeMembers) -> 
 
 def _members(parts: Parts, caller: Caller, request: ListConversationMembers) -> MemberPositions:
     if caller.is_backend:
-        conversation = _find(parts, caller, request.conversation)
+        conversation = find_conversation(parts, caller, request.conversation)
     else:
         conversation, _ = find_own(parts, caller, request.conversation)
     after = request.cursor or ""

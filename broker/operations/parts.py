@@ -21,6 +21,7 @@ from broker.rooms.locks import Locks
 from broker.rooms.room import Room
 from broker.rooms.room_store import RoomStore
 from broker.rooms.word_lists import OwnLists
+from broker.users.cards import Cards
 from broker.users.conversations import Conversations
 from broker.users.inbox import Inboxes
 from broker.users.presence import Presences
@@ -100,6 +101,11 @@ class Parts:
     def conversations(self) -> Conversations | None:
         """Conversations of users; None where nothing is kept."""
         return None if self.talk is None else self.talk.conversations
+
+    @property
+    def cards(self) -> Cards | None:
+        """Cards that the platform shows; None where nothing is kept."""
+        return None if self.talk is None else self.talk.cards
 
     @property
     def presences(self) -> Presences | None:

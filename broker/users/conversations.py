@@ -245,12 +245,13 @@ class Conversations:
         *,
         by: UserSession | None = None,
         is_shadowed: bool = False,
+        then: Sequence[Item] = (),
     ) -> SubmitResult:
         """Send a message, whose offset and time are set here; ``on_done`` gets the ledger's result.
 
         ``key`` is that of the call: its answer holds the offset, see `first_offset`. ``by``: the link that has sent it,
-        which is not shown it again. ``is_shadowed``: its author alone is shown it. ValueError: its payload is above 4
-        KiB.
+        which is not shown it again. ``is_shadowed``: its author alone is shown it. ``then``: what is written with
+        it. A message of the platform has the user "", and no webhook. ValueError: its payload is above 4 KiB.
         """
         now_ms, id = self._unix_ms(), conversation.id
         offset = conversation.next
@@ -264,10 +265,11 @@ class Conversations:
             self._entries(tenant, others, "message", plain_id, message, f"{id}/{offset}") if is_kept_in_inboxes else []
         )
         data = ConversationSentData(plain_id, offset, message.user, message.text)
-        author = qualify(tenant, message.user)
+        author, is_reported = qualify(tenant, message.user), bool(message.user) and not is_shadowed
         items: list[Item] = [
             message_item(id, message, message.user if is_shadowed else None), *entries,
-            *(() if is_shadowed else self._events.of_user("conversation.sent", author, data, now_ms)),
+            *(self._events.of_user("conversation.sent", author, data, now_ms) if is_reported else ()),
+            *then,
         ]  # fmt: skip
         payload = activity_payload("conversations.message", plain_id, message)
         if len(pack_body((payload,))) > MAX_DIRECT_BYTES:

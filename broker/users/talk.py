@@ -1,4 +1,4 @@
-"""What users of one broker have beside rooms, and which needs a ledger: conversations, presence, RTC calls."""
+"""What users of one broker have beside rooms, and which needs a ledger: conversations, cards, presence, RTC calls."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import trio
 from broker.core.tenants.names import qualify
 from broker.core.users.preferences import PreferenceTable
 from broker.ledger import Ledger
+from broker.users.cards import Cards
 from broker.users.conversations import Conversations
 from broker.users.inbox import Inboxes
 from broker.users.presence import Presences
@@ -20,7 +21,7 @@ __all__ = ["Talk"]
 
 
 class Talk:
-    """Conversations, presence and RTC calls of one broker."""
+    """Conversations, cards, presence and RTC calls of one broker."""
 
     def __init__(
         self,
@@ -33,6 +34,7 @@ class Talk:
         events: WebhookEvents,
     ) -> None:
         self.conversations = Conversations(ledger, inboxes, users, unix_ms, events)
+        self.cards = Cards(ledger, inboxes, self.conversations, unix_ms)
         self.presences = Presences(ledger, self.conversations, users, preferences, unix_ms)
         self.rtc = RtcService(ledger, users, unix_ms, clock, events)
         users.on_change = self._on_change

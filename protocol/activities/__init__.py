@@ -16,6 +16,7 @@ from ..messages import ActivityView
 from ..payloads import ActivityPayload, payload_record
 from . import (
     audiences,
+    cards,
     conversations,
     coupons,
     highlights,
@@ -55,6 +56,7 @@ __all__ = [
 
 ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
     *audiences.ROWS,
+    *cards.ROWS,
     *conversations.ROWS,
     *lotteries.ROWS,
     *mic.ROWS,

@@ -7,6 +7,7 @@ from .subjects.activities import ActivitiesCalls, AsyncActivitiesCalls
 from .subjects.app import AppCalls, AsyncAppCalls
 from .subjects.audiences import AsyncAudiencesCalls, AudiencesCalls
 from .subjects.broker import AsyncBrokerCalls, BrokerCalls
+from .subjects.cards import AsyncCardsCalls, CardsCalls
 from .subjects.conversations import AsyncConversationsCalls, ConversationsCalls
 from .subjects.countdowns import AsyncCountdownsCalls, CountdownsCalls
 from .subjects.coupons import AsyncCouponsCalls, CouponsCalls
@@ -68,6 +69,7 @@ class OperationCalls:
         self.polls = PollsCalls(call)
         self.rtc = RtcCalls(call)
         self.presence = PresenceCalls(call)
+        self.cards = CardsCalls(call)
         self.quizzes = QuizzesCalls(call)
         self.audiences = AudiencesCalls(call)
         self.moderation = ModerationCalls(call)
@@ -105,6 +107,7 @@ class AsyncOperationCalls:
         self.polls = AsyncPollsCalls(call)
         self.rtc = AsyncRtcCalls(call)
         self.presence = AsyncPresenceCalls(call)
+        self.cards = AsyncCardsCalls(call)
         self.quizzes = AsyncQuizzesCalls(call)
         self.audiences = AsyncAudiencesCalls(call)
         self.moderation = AsyncModerationCalls(call)

@@ -54,6 +54,7 @@ from ..operations.brokers import (
     RotatedKeys,
     RotateKeys,
 )
+from ..operations.cards import SendCard, SentCard
 from ..operations.conversations import (
     BlockedUser,
     BlockedUsers,
@@ -763,6 +764,9 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["presence.set_visible"] | SetVisible, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> VisibleSet: ...
+    @overload
+    async def __call__(self, operation: Literal["cards.send"] | SendCard, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SentCard: ...
     @overload
     async def __call__(self, operation: Literal["quizzes.create"] | CreateQuiz, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> QuizView: ...

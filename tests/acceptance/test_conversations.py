@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from protocol.activities.conversations import MediaReference
 from protocol.codes import MediaKind
 from tests.support.acceptance import Viewer, audience, eventually, platform
 from tests.support.api import call
+from tests.support.broker import raw_link
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -27,6 +29,26 @@ def of(viewer: Viewer, name: str, conversation: str) -> list[Any]:
 def offsets(viewer: Viewer, conversation: str) -> list[int]:
     """Return the offsets of the messages that a device was sent."""
     return [each.offset for each in of(viewer, "message", conversation)]
+
+
+def card(id: str, status: str, **more: Any) -> dict[str, Any]:
+    return {"kind": "payment", "id": id, "status": status, "version": 0, "title": "Payment", **more}
+
+
+def shown_cards(viewer: Viewer) -> dict[str, list[str]]:
+    """Return the states that a client was sent of each card, in the order of their arrival."""
+    events = [each.payload for each in viewer.directs if isinstance(each.payload, ActivityEvent)]
+    shown: dict[str, list[str]] = {}
+    for each in events:
+        if each.name == "cards.changed":
+            shown.setdefault(each.id, []).append(each.data.status.name)
+    return shown
+
+
+def presence_of(viewer: Viewer, user: str) -> list[bool]:
+    """Return the changes of a user's presence that a client was sent."""
+    events = [each.payload for each in viewer.directs if isinstance(each.payload, ActivityEvent)]
+    return [each.data.online for each in events if (each.name, each.id) == ("presence.changed", user)]
 
 
 async def test_wechat(directory: Path) -> None:
@@ -99,3 +121,57 @@ async def test_whatsapp(directory: Path) -> None:
         assert steps == sorted(steps)
         assert all(read <= delivered for delivered, read in steps)
         assert sorted(set(offsets(bob, pair))) == list(range(1, 26))
+
+
+async def test_wechat_mini_program(directory: Path) -> None:
+    """A client that goes to the background and comes back ten times recovers each time; the result of each payment is
+    shown once."""
+    async with (
+        platform(directory, **UNLIMITED) as shop,
+        audience(shop.broker, ["ann"], reads_directs=True) as (ann,),
+    ):
+        for number in range(1, 11):
+            await shop.call("users.disconnect", user="ann", reconnect=True)
+            paid = card(f"p-{number}", "paid", amount_cents=1990)
+            assert (await shop.call("cards.send", card=paid, user="ann"))["sent"]
+            await eventually(lambda number=number: f"p-{number}" in shown_cards(ann))  # type: ignore[misc]
+        assert shown_cards(ann) == {f"p-{number}": ["PAID"] for number in range(1, 11)}
+
+
+async def test_payment_system(directory: Path) -> None:
+    """Callbacks that come three times, late and shuffled, make one event of each result at the client."""
+    callbacks = [card(f"p-{number}", status) for number in range(10) for status in ("pending", "paid")] * 3
+    random.Random(7).shuffle(callbacks)
+    async with (
+        platform(directory, **UNLIMITED) as shop,
+        audience(shop.broker, ["ann"], reads_directs=True) as (ann,),
+    ):
+        answers = [await shop.call("cards.send", card=each, user="ann") for each in callbacks]
+        sent = sum(answer["sent"] for answer in answers)
+        await eventually(lambda: sum(map(len, shown_cards(ann).values())) == sent)
+        for id, steps in shown_cards(ann).items():
+            assert steps in (["PAID"], ["PENDING", "PAID"]), id
+        assert len(shown_cards(ann)) == 10
+
+
+async def test_icq_msn(directory: Path) -> None:
+    """Presence of a watched user: online and offline within a second of a clean change, and after a cut within the
+    bound of the heartbeat. Short texts arrive."""
+    heartbeat = {"link": {"frames_per_s": 0, "heartbeat_s": 0.5, "heartbeat_cut_s": 1.5}}
+    async with (
+        platform(directory, **heartbeat) as shop,
+        audience(shop.broker, ["ann"], reads_directs=True) as (ann,),
+    ):
+        pair = (await ann.client.call("conversations.open", user="bob")).id
+        (before,) = (await ann.client.call("presence.watch", users=["bob"])).items
+        assert not before.online
+        async with audience(shop.broker, ["bob"]) as (bob,):
+            await eventually(lambda: presence_of(ann, "bob") == [True])
+            await bob.client.call("conversations.send", conversation=pair, text="uh-oh", key="m-1")
+        await eventually(lambda: presence_of(ann, "bob") == [True, False])
+        assert [each.text for each in of(ann, "message", pair)] == ["uh-oh"]
+        async with raw_link(shop.broker) as cut:
+            await cut.login("dev:bob")
+            await eventually(lambda: presence_of(ann, "bob") == [True, False, True])
+            # From here on it says nothing: as after a cut, the socket stays open and no frame comes.
+            await eventually(lambda: presence_of(ann, "bob") == [True, False, True, False])
