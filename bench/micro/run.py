@@ -36,6 +36,7 @@ BENCHES: dict[str, tuple[str, str, str]] = {
     "words": ("words", "words", "a message searched for 50,000 words and by the detectors of moderation"),
     "reload": ("reload", "reload", "how long a reload of 50,000 words holds the event loop"),
     "sanctions": ("sanctions", "sanctions", "a mute and a ban in a room of 100,000 viewers, until they hold"),
+    "desk": ("desk", "desk", "a conversation of the service desk assigned to an agent, with 5,000 waiting"),
     "report": (
         "report",
         "report",
