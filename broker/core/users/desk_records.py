@@ -52,7 +52,7 @@ class DeskConversation(NamedTuple):
     ``agent``: the bot or human who holds it, "" = none; ``epoch``: rises with each change of the holder, and an answer
     with another one is refused; ``seq``: its place, given when it first comes into the queue, at ``queued_at_ms``;
     ``held_at_ms``: since when it is in this state. ``asked_at_ms``: the oldest message of the customer without an
-    answer, 0 = the customer is awaited; ``waited_ms``: how long the customer has waited before that one;
+    answer, 0 = the customer is awaited; ``waited_ms``: office hours that the customer has waited before that one;
     ``first_asked_at_ms``, ``human_at_ms``: the customer's first message, and the first one of a human, since it was
     started or opened again. ``assigned_seq``: the number of its last assignment; ``last_agent``: the human who held it
     last; ``sticky``: the one who is preferred for it, until ``sticky_until_ms``; ``rating``: 1 to 5, 0 = none.
@@ -82,15 +82,6 @@ class DeskConversation(NamedTuple):
     alarms: SlaAlarm = SlaAlarm.NONE
     rating: int = 0
     tags: tuple[str, ...] = ()
-
-    @property
-    def first_response_ms(self) -> int | None:
-        """How long the customer waited for a human; None = no human has answered."""
-        return self.human_at_ms - self.first_asked_at_ms if self.human_at_ms else None
-
-    def waiting_ms(self, now_ms: int) -> int:
-        """Return how long the customer has waited in all: the time of resolution, without what awaits the customer."""
-        return self.waited_ms + (max(0, now_ms - self.asked_at_ms) if self.asked_at_ms else 0)
 
 
 class DeskAgent:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from broker.core.users.conversations import TooMany
+from broker.core.users.desk_hours import OfficeHours
 from broker.core.users.desk_records import (
     AgentState,
     DeskAgent,
@@ -46,7 +47,7 @@ class DeskTimes(NamedTuple):
     """Times of a desk, in milliseconds. ``bot_ms``: without an answer of the bot, a conversation goes to the queue;
     ``agent_ms``: without one of the agent; ``lost_ms``: an agent without any link gives back what it holds;
     ``reopen_ms``: what is resolved is opened again by the customer, or closes; ``sticky_ms``: how long its last agent
-    is preferred; ``first_response_ms``, ``resolution_ms``: above them there is an alarm, 0 = none."""
+    is preferred; ``first_response_ms``, ``resolution_ms``: office hours, above which there is an alarm, 0 = none."""
 
     bot_ms: int = 3_000
     agent_ms: int = 60_000
@@ -88,9 +89,15 @@ class ServiceDesk:
     """Conversations and agents of one desk. Users have the ids that the caller gives them, all of one tenant."""
 
     def __init__(
-        self, times: DeskTimes | None = None, *, max_kept: int = MAX_KEPT, max_agents: int = MAX_AGENTS
+        self,
+        times: DeskTimes | None = None,
+        hours: OfficeHours | None = None,
+        *,
+        max_kept: int = MAX_KEPT,
+        max_agents: int = MAX_AGENTS,
     ) -> None:
         self.times = times or DeskTimes()
+        self.hours = hours or OfficeHours()
         self.agents: dict[str, DeskAgent] = {}
         self._max_kept = max_kept
         self._max_agents = max_agents
@@ -119,6 +126,14 @@ class ServiceDesk:
     def of_customer(self, customer: str) -> list[DeskConversation]:
         """Return the conversations of a customer that are not closed."""
         return [self._rows[id] for id in self._of_customer.get(customer, ())]
+
+    def waiting_ms(self, row: DeskConversation, now_ms: int) -> int:
+        """Return the office hours that a customer has waited in all: the time of resolution."""
+        return row.waited_ms + (self.hours.between(row.asked_at_ms, now_ms) if row.asked_at_ms else 0)
+
+    def first_response_ms(self, row: DeskConversation) -> int | None:
+        """Return the office hours from the customer's first message to a human's; None = no human has answered."""
+        return self.hours.between(row.first_asked_at_ms, row.human_at_ms) if row.human_at_ms else None
 
     # ---- records
 
@@ -344,9 +359,11 @@ class ServiceDesk:
             return SlaAlarm.NONE
         first_ms, resolution_ms = self.times.first_response_ms, self.times.resolution_ms
         found = SlaAlarm.NONE
-        if first_ms and not row.human_at_ms and now_ms - max(row.first_asked_at_ms, row.queued_at_ms) >= first_ms:
-            found |= SlaAlarm.FIRST_RESPONSE
-        if resolution_ms and row.waiting_ms(now_ms) >= resolution_ms:
+        if first_ms and not row.human_at_ms:
+            since_ms = max(row.first_asked_at_ms, row.queued_at_ms)  # what a bot has answered before is not late
+            if self.hours.between(since_ms, now_ms) >= first_ms:
+                found |= SlaAlarm.FIRST_RESPONSE
+        if resolution_ms and self.waiting_ms(row, now_ms) >= resolution_ms:
             found |= SlaAlarm.RESOLUTION
         return found
 
@@ -399,4 +416,4 @@ class ServiceDesk:
         )  # fmt: skip
 
     def _answered(self, row: DeskConversation, now_ms: int) -> DeskConversation:
-        return row._replace(waited_ms=row.waiting_ms(now_ms), asked_at_ms=0) if row.asked_at_ms else row
+        return row._replace(waited_ms=self.waiting_ms(row, now_ms), asked_at_ms=0) if row.asked_at_ms else row

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.core.users.conversations import TooMany
+from broker.core.users.desk_hours import WEEK_MINUTES, OfficeHours
 from broker.core.users.desk_records import (
     AGEING_MS,
     AgentState,
@@ -264,7 +265,8 @@ def test_a_late_answer_of_an_agent_who_was_slow_is_not_sent() -> None:
     with pytest.raises(Stale):
         desk.answer("c1", "amy", first.epoch, NOW + 60_000)
     (second,) = assign_all(desk, NOW + 60_000)
-    assert desk.answer("c1", "amy", second.epoch, NOW + 61_000).first_response_ms == 61_000
+    assert desk.first_response_ms(second) is None
+    assert desk.first_response_ms(desk.answer("c1", "amy", second.epoch, NOW + 61_000)) == 61_000
 
 
 def test_conversations_of_a_lost_agent_are_the_first_of_the_queue() -> None:
@@ -296,7 +298,7 @@ def test_a_bot_that_does_not_answer_hands_over_and_is_not_heard_any_more() -> No
         desk.answer("c1", "faq", asked.epoch, NOW + 53_000)
     (row,) = assign_all(desk, NOW + 53_000)
     # A bot's answer is no first response: that of a human counts from the customer's first message.
-    assert desk.answer("c1", "amy", row.epoch, NOW + 54_000).first_response_ms == 54_000
+    assert desk.first_response_ms(desk.answer("c1", "amy", row.epoch, NOW + 54_000)) == 54_000
 
 
 def test_the_last_agent_is_preferred_for_a_day_but_not_after_it_did_not_answer() -> None:
@@ -363,6 +365,23 @@ def test_alarms_come_once_and_the_time_of_the_customer_does_not_count() -> None:
     assert not pass_time(desk, NOW + 509_999)
     (late,) = pass_time(desk, NOW + 510_000)
     assert late.alarms == SlaAlarm.FIRST_RESPONSE | SlaAlarm.RESOLUTION
+
+
+def test_a_question_of_the_night_is_not_late_in_the_morning() -> None:
+    night_s = 8 * 3600
+    opens = (NOW // 60_000 + night_s // 60 - 4 * 1440) % WEEK_MINUTES
+    desk = ServiceDesk(hours=OfficeHours(((opens, opens + 60),)))
+    opened_ms = NOW - NOW % 60_000 + night_s * 1000
+    assert desk.hours.opens_in_ms(NOW) == opened_ms - NOW
+    desk.apply(desk.start("c1", "ann", NOW))
+    assert not pass_time(desk, opened_ms + 59_999)
+    assert [row.alarms for row in pass_time(desk, opened_ms + 60_000)] == [SlaAlarm.FIRST_RESPONSE]
+    desk.set_agent("amy", (), 1, NOW)
+    desk.set_state("amy", AgentState.ONLINE)
+    desk.set_linked("amy", opened_ms, is_linked=True)
+    (row,) = assign_all(desk, opened_ms + 60_000)
+    row = desk.answer("c1", "amy", row.epoch, opened_ms + 90_000)
+    assert (desk.first_response_ms(row), row.waited_ms) == (90_000, 90_000)
 
 
 def test_a_transfer_needs_an_agent_with_room_and_a_take_over_none() -> None:
