@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.core.tenants.names import shown_name
-from broker.ledger.chain import REDACTED_BYTES, ChainHead, verify
+from broker.ledger.chain import REDACTED_BYTES, ChainHead, ChainVerifier, verify
 from broker.ledger.entries import DirectState, LedgerCut, LedgerDamaged, LedgerRefused
 from broker.ledger.head import Head
 from broker.ledger.row_reader import (
@@ -17,10 +17,14 @@ from broker.ledger.row_reader import (
 )
 from broker.ledger.rows import TABLES, HeadRow, Tallies, checkpoint_checksum, key_checksum
 
-__all__ = ["VerifyingReader"]
+__all__ = ["ChainCheck", "VerifyingReader"]
 
 TAIL_ENTRIES = 10_000
 """Entries whose chain is checked when the ledger is opened: a fraction of a second."""
+STEP_ENTRIES = 2000
+"""Entries of one step of a `ChainCheck`: some 20 ms, in which no other question is answered."""
+_THE_LEDGER = "the ledger"
+"""What `ChainCheck` calls the file: its callers are not told paths."""
 
 
 class VerifyingReader(RowReader):
@@ -50,14 +54,24 @@ class VerifyingReader(RowReader):
             self._compare(row, mark)
             before = anchor
             if head.seq - anchor[0] > count:
-                first = head.seq - count
-                found = self._connection.execute("SELECT seq, hash FROM entries WHERE seq = ?", (first,)).fetchone()
-                if found is None:
-                    raise LedgerDamaged(f"{self.path}: entry {first} is missing")
-                before = found[0], found[1]
+                before = self.link_at(head.seq - count)
             self._verify_from(before, head)
             self._verify_stream_ends()
         return head
+
+    @reports_damage
+    def advance(self, check: ChainCheck) -> bool:
+        """Take the next step of a check; return whether it has ended. LedgerDamaged where the chain does not hold."""
+        with self.snapshot() as row:
+            return check.advance(self, row)
+
+    @reports_damage
+    def link_at(self, number: int) -> ChainHead:
+        """Return an entry's link in the chain. LedgerDamaged where it is missing."""
+        found = self._connection.execute("SELECT seq, hash FROM entries WHERE seq = ?", (number,)).fetchone()
+        if found is None:
+            raise LedgerDamaged(f"{self.path}: entry {number} is missing")
+        return found[0], found[1]
 
     def _compare(self, row: HeadRow, mark: Head | None) -> None:
         """Compare the end of the file with the high-water mark. LedgerCut where they do not agree."""
@@ -149,3 +163,67 @@ class VerifyingReader(RowReader):
             raise LedgerDamaged(
                 f"{self.path}: room {shown_name(room)} ends at offset {last_offset}, its last event has {top}"
             )
+
+
+class ChainCheck:
+    """Check of the last ``entries`` of the hash chain, step by step, while the ledger is read and written.
+
+    ``problem``: the first entry that is missing or not what was written, "" = none so far; ``last``, ``hash``: the last
+    link that holds; ``is_whole``: what is asked for is all that the ledger keeps.
+    """
+
+    def __init__(self, entries: int) -> None:
+        self._entries = entries
+        self._verifier: ChainVerifier | None = None
+        self.problem = ""
+        self.is_whole = False
+        self.last = 0
+        self.hash = bytes(32)
+        self._checked = 0
+
+    @property
+    def checked(self) -> int:
+        """Entries that were checked and hold."""
+        return self._checked
+
+    def step(self, reader: VerifyingReader) -> bool:
+        """Check the next entries; return whether the check has ended. A question to the ledger (`Ledger.ask`).
+
+        What is appended meanwhile is checked as well, for a redaction is vouched for by a later entry. Where retention
+        has removed what comes next, the check goes on behind it.
+        """
+        try:
+            return reader.advance(self)
+        except LedgerDamaged as error:
+            self.problem = str(error).replace(str(reader.path), _THE_LEDGER)
+            return True
+
+    def advance(self, reader: VerifyingReader, row: HeadRow) -> bool:
+        """Take the step at the moment whose head is ``row``. LedgerDamaged where the chain does not hold."""
+        verifier = self._verifier
+        if verifier is None or verifier.last[0] < row.anchor[0]:
+            self._verifier = verifier = ChainVerifier(self._before(reader, row), _THE_LEDGER)
+        before = verifier.last[0]
+        end = min(before + STEP_ENTRIES, row.head.seq)
+        try:
+            for each in reader.chain_rows(before, end):
+                verifier.take(each)
+            if verifier.last[0] < end:
+                raise LedgerDamaged(f"{_THE_LEDGER}: entries {verifier.last[0] + 1} to {end} are missing")
+            if end < row.head.seq:
+                return False
+            if verifier.last[1] != row.head.hash:
+                raise LedgerDamaged(f"{_THE_LEDGER}: entry {end} is not the last one that was written")
+            verifier.finish()
+        finally:
+            self._checked += verifier.last[0] - before
+            self.last, self.hash = verifier.last
+        return True
+
+    def _before(self, reader: VerifyingReader, row: HeadRow) -> ChainHead:
+        """Return the link that the first entry to be checked follows."""
+        first = row.head.seq - self._entries
+        self.is_whole = first <= row.anchor[0]
+        if self.is_whole:
+            return row.anchor
+        return reader.link_at(first)

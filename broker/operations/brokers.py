@@ -16,8 +16,9 @@ from broker.auth.api_key_file import add_key, made_key, remove_key
 from broker.auth.api_keys import KeyFileError, KeyKnownError, keys_of
 from broker.auth.ticket_keys import MAX_KEYS
 from broker.ledger import RecordPut
+from broker.ledger.verification import ChainCheck
 from broker.operations.caller import Caller, OperationError
-from broker.operations.kept import AGAIN_MS, keep, required
+from broker.operations.kept import AGAIN_MS, ask, keep, required
 from broker.operations.parts import Handler, Parts
 from protocol.codes import ErrorCode
 from protocol.frames import pack_body
@@ -39,12 +40,17 @@ from protocol.operations.brokers import (
     GetStatus,
     ListApiKeys,
     ListConnections,
+    ListTenants,
     ReloadConfig,
     Reloaded,
     RevokeApiKey,
     RevokedApiKey,
     RotatedKeys,
     RotateKeys,
+    TenantList,
+    TenantView,
+    VerifiedChain,
+    VerifyChain,
 )
 from protocol.text import is_tenant
 
@@ -56,6 +62,8 @@ API_KEYS_CHANGED = "api_keys.changed"
 """Kind of the record that lets other nodes read the file of API keys again."""
 SLICE = 5000
 """Connections that are read between two checkpoints of the event loop."""
+MAX_TENANTS_LISTED = 2000
+"""Those that are configured, and as many that are ending."""
 
 
 def _status(parts: Parts, caller: Caller, request: GetStatus) -> BrokerStatus:
@@ -225,6 +233,30 @@ async def _rotate_keys(parts: Parts, caller: Caller, request: RotateKeys) -> Rot
     return RotatedKeys(request.kind, rotated.keys[1].ends_at_ms or 0, len(rotated.keys))
 
 
+async def _verify_chain(parts: Parts, caller: Caller, request: VerifyChain) -> VerifiedChain:
+    ledger = required(parts.ledger)
+    check = ChainCheck(request.entries)
+    while not await ask(ledger, check.step):
+        pass
+    if check.problem:
+        log.error("the hash chain of the ledger does not hold", why=check.problem)
+    return VerifiedChain(
+        not check.problem, check.problem[:256], check.checked, check.last, check.hash.hex(), check.is_whole
+    )
+
+
+def _tenants(parts: Parts, caller: Caller, request: ListTenants) -> TenantList:
+    return TenantList(
+        tuple(
+            TenantView(
+                name, use.connections, use.quotas.connections, use.rooms, use.quotas.rooms, use.messages,
+                use.quotas.messages_per_s, use.calls, use.quotas.calls_per_s, use.refused.total(), use.is_configured,
+            )
+            for name, use in parts.hub.tenants.by_name()[:MAX_TENANTS_LISTED]
+        )
+    )  # fmt: skip
+
+
 HANDLERS: dict[str, Handler] = {
     "broker.status": _status,
     "broker.stats": _stats,
@@ -236,4 +268,6 @@ HANDLERS: dict[str, Handler] = {
     "broker.api_keys": _api_keys,
     "broker.create_api_key": _create_api_key,
     "broker.revoke_api_key": _revoke_api_key,
+    "broker.verify_chain": _verify_chain,
+    "broker.tenants": _tenants,
 }

@@ -41,7 +41,7 @@ MAX_ANSWER_BYTES = 1_000_000
 HERE = frozenset(
     {
         "broker.status", "broker.stats", "broker.reload", "broker.drain", "broker.config", "broker.connections",
-        "broker.api_keys", "app.call", "dictionaries.get",
+        "broker.api_keys", "broker.tenants", "broker.verify_chain", "app.call", "dictionaries.get",
     }
 )  # fmt: skip
 """Operations about this node, and those that need no other."""

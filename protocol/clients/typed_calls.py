@@ -47,12 +47,16 @@ from ..operations.brokers import (
     GetStatus,
     ListApiKeys,
     ListConnections,
+    ListTenants,
     ReloadConfig,
     Reloaded,
     RevokeApiKey,
     RevokedApiKey,
     RotatedKeys,
     RotateKeys,
+    TenantList,
+    VerifiedChain,
+    VerifyChain,
 )
 from ..operations.cards import SendCard, SentCard
 from ..operations.conversations import (
@@ -437,6 +441,12 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["broker.revoke_api_key"] | RevokeApiKey, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RevokedApiKey: ...
+    @overload
+    async def __call__(self, operation: Literal["broker.verify_chain"] | VerifyChain, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> VerifiedChain: ...
+    @overload
+    async def __call__(self, operation: Literal["broker.tenants"] | ListTenants, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> TenantList: ...
     @overload
     async def __call__(self, operation: Literal["directs.send"] | SendOneDirect, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SentDirect: ...

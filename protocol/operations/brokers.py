@@ -6,8 +6,20 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from ..codes import ErrorCode
-from ..fields import any_value, array_of, boolean, integer, map_of, name_of, optional, record, room_pattern, text
-from .rows import MAX_PAGE, PLATFORM, KeyUse, OperationRow, RateLimit, Scope, page_size, row
+from ..fields import (
+    any_value,
+    array_of,
+    boolean,
+    hex_digest,
+    integer,
+    map_of,
+    name_of,
+    optional,
+    record,
+    room_pattern,
+    text,
+)
+from .rows import MAX_PAGE, NEEDS_LEDGER, PLATFORM, KeyUse, OperationRow, RateLimit, Scope, page_size, row
 
 __all__ = [
     "ROWS",
@@ -28,12 +40,17 @@ __all__ = [
     "KeyKind",
     "ListApiKeys",
     "ListConnections",
+    "ListTenants",
     "ReloadConfig",
     "Reloaded",
     "RevokeApiKey",
     "RevokedApiKey",
     "RotateKeys",
     "RotatedKeys",
+    "TenantList",
+    "TenantView",
+    "VerifiedChain",
+    "VerifyChain",
 ]
 
 
@@ -200,6 +217,55 @@ class RotatedKeys(NamedTuple):
     valid: int
 
 
+class VerifyChain(NamedTuple):
+    """Check the hash chain of the ledger. ``entries``: how many of the last ones."""
+
+    entries: int = 100_000
+
+
+class VerifiedChain(NamedTuple):
+    """What a check of the chain has found. ``holds``: every entry is what was written and follows the one before;
+    ``problem``: the first that does not, "" = none. ``entries``: how many were checked, up to number ``last``, whose
+    hash is ``hash``, in hex: kept elsewhere, it is an anchor for ``roomcast audit verify``. ``is_whole``: that is all
+    that the ledger keeps."""
+
+    holds: bool
+    problem: str
+    entries: int
+    last: int
+    hash: str
+    is_whole: bool
+
+
+class ListTenants(NamedTuple):
+    """Ask for all tenants but the default one, with what they use and may use."""
+
+
+class TenantView(NamedTuple):
+    """One tenant. ``connections`` that are logged in and ``rooms`` that are open now; ``messages``, ``calls`` and
+    ``refused`` (all that was above a quota) since the broker has started; ``max_connections``, ``max_rooms``,
+    ``messages_per_s``, ``calls_per_s``: its quotas, 0 = none. ``is_configured``: false for one that was removed and
+    whose last connections and rooms are ending."""
+
+    name: str
+    connections: int
+    max_connections: int
+    rooms: int
+    max_rooms: int
+    messages: int
+    messages_per_s: float
+    calls: int
+    calls_per_s: float
+    refused: int
+    is_configured: bool
+
+
+class TenantList(NamedTuple):
+    """Tenants by name."""
+
+    items: tuple[TenantView, ...]
+
+
 _setting = array_of(text(1, 128), 1000)
 _count = integer(0)
 _status = record(BrokerStatus, (boolean, text(1, 32), text(1, 64), _count, _count, _count, _count, text(0, 512)))
@@ -219,6 +285,10 @@ _api_key = record(
         boolean,
     ),
 )  # fmt: skip
+_tenant = record(
+    TenantView,
+    (text(1, 32), _count, _count, _count, _count, _count, any_value, _count, any_value, _count, boolean),
+)
 _key_id = text(1, 32)
 _OF_KEYS = (ErrorCode.OUT_OF_STATE, ErrorCode.OVERLOADED)
 _api_keys = record(ApiKeyList, (array_of(_api_key, 10_000), boolean))
@@ -291,5 +361,20 @@ ROWS: tuple[OperationRow, ...] = (
         "Remove a key of the control API from the key file; its streams end.",
         scope=Scope.ADMIN, rate=RateLimit(1, 10), errors=_OF_KEYS,
         example=(RevokeApiKey("orders"), RevokedApiKey("orders")),
+    ),
+    row(
+        584, "broker.verify_chain", VerifyChain, (integer(1, 1_000_000),), VerifiedChain,
+        record(VerifiedChain, (boolean, text(0, 256), _count, _count, hex_digest, boolean)),
+        "Check the hash chain of the ledger, in which the audit is.",
+        scope=Scope.ADMIN, rate=RateLimit(0.2, 3), at_once=1, changes=False, errors=NEEDS_LEDGER,
+        example=(VerifyChain(), VerifiedChain(True, "", 812, 812, "ab" * 32, True)),
+    ),
+    row(
+        585, "broker.tenants", ListTenants, (), TenantList, record(TenantList, (array_of(_tenant, 2000),)),
+        "List the tenants with what they use and may use.",
+        scope=Scope.ADMIN, rate=RateLimit(2, 10), changes=False,
+        example=(
+            ListTenants(), TenantList((TenantView("acme", 120, 1000, 3, 10, 5400, 50.0, 88, 0.0, 2, True),)),
+        ),
     ),
 )  # fmt: skip

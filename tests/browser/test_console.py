@@ -255,7 +255,7 @@ def test_every_section_is_readable_and_named_at_every_size(
     page.goto(f"{broker.api}/console?lang={language}&theme={theme}")
     page.locator("#nav a").first.wait_for()
     sections = page.eval_on_selector_all("#nav a", "links => links.map(link => link.hash)")
-    assert len(sections) == 10
+    assert len(sections) == 11
     for section in (*sections, f"#rooms/{ROOM}", f"#activities/{ROOM}", f"#reports/{ROOM}", "#users/eve"):
         page.evaluate("hash => { location.hash = hash }", section)
         page.wait_for_timeout(250)

@@ -23,7 +23,10 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageBroker]:
     keys.write_text(
         f'[[key]]\nid = "root"\nsha256 = "{hashlib.sha256(ROOT.encode()).hexdigest()}"\nscopes = ["admin"]\n'
     )
-    config.write_text(f'[auth]\nsecret = "{"s" * 40}"\n[api]\nkey_file = "{keys}"\n[room]\nmax_rooms = 77\n')
+    config.write_text(
+        f'[auth]\nsecret = "{"s" * 40}"\n[api]\nkey_file = "{keys}"\n[room]\nmax_rooms = 77\n'
+        '[[tenants]]\nname = "acme"\nmax_rooms = 10\ncalls_per_s = 0.5\n[[tenants]]\nname = "globex"\n'
+    )
     for path in (keys, config):
         path.chmod(0o600)
     with page_broker(folder / "data", config=config) as found:
@@ -109,6 +112,28 @@ def test_a_key_that_is_revoked_under_use_leads_back_to_the_log_in(broker: PageBr
     page.errors.clear()
 
 
+def test_tenants_are_shown_with_their_quotas_and_the_chain_is_verified(broker: PageBroker, page: Any) -> None:
+    log_in(broker, page, "tenants")
+    row = page.get_by_role("row").filter(has=page.get_by_text("acme", exact=True))
+    row.get_by_text("0 / 10").wait_for()
+    row.get_by_text("0.5/s").wait_for()
+    page.get_by_role("link", name="Audit").click()
+    page.get_by_role("button", name="Verify the hash chain").click()
+    page.get_by_role("status").get_by_text("holds", exact=True).wait_for()
+    found = broker.call("broker.verify_chain")
+    page.get_by_role("status").get_by_text(f"{found['last']}:{found['hash']}").wait_for()
+
+
+def test_a_key_of_a_tenant_has_neither_tenants_nor_the_chain(broker: PageBroker, page: Any) -> None:
+    made = broker.call("broker.create_api_key", id="globex", scopes=["admin"], of_tenant="globex")["key"]
+    log_in(broker, page, "audit", made)
+    page.get_by_text("No entries").wait_for()
+    assert page.get_by_role("button", name="Verify the hash chain").count() == 0
+    assert page.get_by_role("link", name="Tenants").count() == 0
+    broker.call("broker.revoke_api_key", id="globex")
+    page.errors.clear()  # probes that were refused
+
+
 @pytest.mark.parametrize(("size", "theme", "language"), [("phone", "light", "en"), ("desk", "light", "zh")])
 def test_keys_and_settings_are_readable_at_every_size(
     broker: PageBroker, page: Any, size: str, theme: str, language: str
@@ -118,7 +143,7 @@ def test_keys_and_settings_are_readable_at_every_size(
     page.locator("#key").fill(ROOT)
     page.locator("#login").get_by_role("button").click()
     page.get_by_role("cell", name="root").wait_for()
-    for section in ("keys", "config"):
+    for section in ("keys", "config", "tenants"):
         page.evaluate("hash => { location.hash = hash }", f"#{section}")
         page.locator("tbody tr").nth(0).wait_for()
         assert bad_names(page) == [], section

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import stat
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from typing import Any
 import pytest
 
 from broker.auth.ticket_keys import FILE_NAME, MAX_KEYS
+from broker.ledger import Reader, database_path
+from broker.operations.caller import OperationError
 from broker.server import Broker
 from protocol.operations import BY_NAME
-from tests.support.api import API, call, client_of, ok
+from tests.support.api import API, call, client_of, ok, refused
 from tests.support.broker import joined_link, raw_link, running_broker
 from tests.support.durable import durable_broker
 from tests.support.tenants import backend
@@ -110,3 +114,38 @@ async def test_a_key_that_cannot_be_written_is_refused_with_a_wait(directory: Pa
         assert (refused.status_code, refused.json()["code"]) == (503, "OVERLOADED")
         (directory / "ticket.key.new").rmdir()
         assert (await ok(client, "broker.rotate_keys", kind="tickets"))["valid"] == 2
+
+
+async def test_the_chain_is_checked_and_a_changed_entry_is_named_without_its_path(directory: Path) -> None:
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
+        await ok(client, "rooms.open", room="live-1")
+        await ok(client, "rooms.set_phase", room="live-1", phase="live")
+        found = await ok(client, "broker.verify_chain")
+        assert (found["holds"], found["problem"], found["is_whole"]) == (True, "", True)
+        with closing(Reader(database_path(directory))) as reader:
+            head, _ = reader.ends()
+        assert (found["entries"], found["last"], found["hash"]) == (head.seq, head.seq, head.hash.hex())
+        assert await refused(client, "broker.verify_chain", entries=0) == (400, "BAD_FIELD", "entries")
+        with closing(sqlite3.connect(database_path(directory))) as connection, connection:
+            connection.execute("UPDATE entries SET body = 'other' WHERE seq = 2")
+        found = await ok(client, "broker.verify_chain")
+        assert (found["holds"], found["entries"]) == (False, 1)
+        assert found["problem"] == "the ledger: entry 2 is not what was written (checksum)"
+
+
+async def test_tenants_are_listed_with_what_they_use_to_keys_of_no_tenant(directory: Path) -> None:
+    tenants = [{"name": "acme", "max_rooms": 1, "calls_per_s": 100.0}, {"name": "globex"}]
+    async with durable_broker(directory, auth={"secret": SECRET}, tenants=tenants) as broker:
+        row = BY_NAME["rooms.open"]
+        await broker.operations.call(backend("acme"), row, ("live-1",))
+        with pytest.raises(OperationError):
+            await broker.operations.call(backend("acme"), row, ("live-2",))
+        listed, _ = await broker.operations.call(backend(""), BY_NAME["broker.tenants"], ())
+        acme, globex = listed.items
+        assert (acme.name, acme.rooms, acme.max_rooms, acme.calls, acme.calls_per_s, acme.refused) == (
+            "acme", 1, 1, 2, 100.0, 1,
+        )  # fmt: skip
+        assert globex == ("globex", 0, 0, 0, 0, 0, 0.0, 0, 0.0, 0, True)
+        for name in ("broker.tenants", "broker.verify_chain"):
+            with pytest.raises(OperationError, match="keys of no tenant"):
+                await broker.operations.call(backend("acme"), BY_NAME[name], ())

@@ -142,35 +142,36 @@ class Tenants:
         if known is not None:
             known.connections -= 1
 
+    def by_name(self) -> list[tuple[str, TenantUse]]:
+        """Return all tenants with what they use, by name; also those that are removed and not yet gone."""
+        return sorted(self._uses.items())
+
     # ---- metrics, by tenant
 
     @property
     def connections(self) -> Mapping[str, int]:
         """Connections that are logged in."""
-        return self._labelled((name, use.connections) for name, use in self._sorted())
+        return self._labelled((name, use.connections) for name, use in self.by_name())
 
     @property
     def rooms(self) -> Mapping[str, int]:
         """Open rooms."""
-        return self._labelled((name, use.rooms) for name, use in self._sorted())
+        return self._labelled((name, use.rooms) for name, use in self.by_name())
 
     @property
     def messages(self) -> Mapping[str, int]:
         """Messages that passed the quota."""
-        return self._labelled((name, use.messages) for name, use in self._sorted())
+        return self._labelled((name, use.messages) for name, use in self.by_name())
 
     @property
     def calls(self) -> Mapping[str, int]:
         """Calls that passed the quota."""
-        return self._labelled((name, use.calls) for name, use in self._sorted())
+        return self._labelled((name, use.calls) for name, use in self.by_name())
 
     @property
     def refused(self) -> Mapping[str, int]:
         """Connections, rooms, messages and calls above the quota."""
-        return self._labelled((name, use.refused.total()) for name, use in self._sorted())
-
-    def _sorted(self) -> list[tuple[str, TenantUse]]:
-        return sorted(self._uses.items())
+        return self._labelled((name, use.refused.total()) for name, use in self.by_name())
 
     @staticmethod
     def _labelled(values: Iterable[tuple[str, int]]) -> dict[str, int]:

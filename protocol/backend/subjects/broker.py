@@ -18,12 +18,16 @@ from ...operations.brokers import (
     KeyKind,
     ListApiKeys,
     ListConnections,
+    ListTenants,
     ReloadConfig,
     Reloaded,
     RevokeApiKey,
     RevokedApiKey,
     RotatedKeys,
     RotateKeys,
+    TenantList,
+    VerifiedChain,
+    VerifyChain,
 )
 from ..calls import AsyncBackendCall, BackendCall
 
@@ -102,6 +106,16 @@ class BrokerCalls:
         result: RevokedApiKey = self._call("broker.revoke_api_key", RevokeApiKey(id), None, dry_run)
         return result
 
+    def verify_chain(self, *, entries: int = 100000) -> VerifiedChain:
+        """Check the hash chain of the ledger, in which the audit is. Scope: admin."""
+        result: VerifiedChain = self._call("broker.verify_chain", VerifyChain(entries), None)
+        return result
+
+    def tenants(self) -> TenantList:
+        """List the tenants with what they use and may use. Scope: admin."""
+        result: TenantList = self._call("broker.tenants", ListTenants(), None)
+        return result
+
 
 class AsyncBrokerCalls:
     """Operations on broker."""
@@ -175,4 +189,14 @@ class AsyncBrokerCalls:
     async def revoke_api_key(self, *, id: str, dry_run: bool = False) -> RevokedApiKey:
         """Remove a key of the control API from the key file; its streams end. Scope: admin."""
         result: RevokedApiKey = await self._call("broker.revoke_api_key", RevokeApiKey(id), None, dry_run)
+        return result
+
+    async def verify_chain(self, *, entries: int = 100000) -> VerifiedChain:
+        """Check the hash chain of the ledger, in which the audit is. Scope: admin."""
+        result: VerifiedChain = await self._call("broker.verify_chain", VerifyChain(entries), None)
+        return result
+
+    async def tenants(self) -> TenantList:
+        """List the tenants with what they use and may use. Scope: admin."""
+        result: TenantList = await self._call("broker.tenants", ListTenants(), None)
         return result

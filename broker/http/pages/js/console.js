@@ -13,6 +13,7 @@ import { users } from "./console/users.js";
 import { activities } from "./console/activities.js";
 import { webhooks } from "./console/webhooks.js";
 import { keys } from "./console/keys.js";
+import { tenants } from "./console/tenants.js";
 import { audit } from "./console/audit.js";
 import { reports } from "./console/reports.js";
 import { config } from "./console/config.js";
@@ -31,6 +32,7 @@ const SECTIONS = [
   { name: "activities", icon: "packet", make: activities, probe: null, after: "rooms" },
   { name: "webhooks", icon: "hook", make: webhooks, probe: ["hooks.list", {}] },
   { name: "keys", icon: "key", make: keys, probe: ["broker.api_keys", {}] },
+  { name: "tenants", icon: "users", make: tenants, probe: ["broker.tenants", {}] },
   { name: "audit", icon: "list", make: audit, probe: ["moderation.audit", { limit: 1 }] },
   { name: "reports", icon: "doc", make: reports, probe: ["rooms.list", { limit: 1 }] },
   { name: "config", icon: "sliders", make: config, probe: ["broker.config", {}] },

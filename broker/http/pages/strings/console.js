@@ -65,6 +65,10 @@ export const console = {
     "c.range": "时间范围", "c.range-60": "1 分钟", "c.range-900": "15 分钟", "u.end-link": "断开", "u.end-link-ask": "只断开这一条。", "u.did-end-link": "已断开", "u.was-gone": "这条连接已经不在了",
     "cf.find": "找设置", "cf.setting": "设置", "cf.value": "值", "cf.unset": "未设", "cf.none": "没有这样的设置", "cf.file": "配置文件", "cf.reload": "重新读取",
     "cf.reload-ask": "能即时生效的设置会立即生效,连接不断。", "cf.reloaded": "已生效:{changed};要重启:{restart}",
+    "nav.tenants": "租户", "t.connections": "连接", "t.rooms": "房间", "t.messages": "消息", "t.messages-quota": "消息限额", "t.calls": "调用", "t.calls-quota": "调用限额", "t.refused": "已拒绝",
+    "t.none": "没有配置租户", "t.ending": "正在结束", "t.again": "刷新", "t.text": "连接和房间是现在的,其余从启动算起;默认租户不在表里。",
+    "au.verify": "校验哈希链", "au.verifying": "正在校验……", "au.chain": "哈希链", "au.holds": "完整", "au.broken": "不完整", "au.whole": "已校验保存的全部 {n} 条",
+    "au.last": "已校验最后 {n} 条", "au.anchor": "链头,可另处保存作锚:",
   },
   en: {
     "nav.label": "Sections of the console", "nav.overview": "Overview", "nav.rooms": "Rooms", "nav.review": "Review", "nav.users": "Users",
@@ -157,5 +161,9 @@ export const console = {
     "k.new": "New key", "k.make": "Make it", "k.rooms-hint": "Rooms, separated by commas", "k.days": "Expires in days (empty: never)", "k.needs-scope": "Choose a scope at least", "k.copy": "Copy", "k.copied": "Copied",
     "k.once": "Key {id}, shown this once", "k.once-text": "Keep it now: the broker has only its digest.", "k.put-away": "I have kept it", "k.revoke": "Revoke", "k.revoke-ask": "It ends at once, with its streams.", "k.revoked": "{id} is revoked", "k.own": "in use here",
     "c.range": "Range", "c.range-60": "1 min", "c.range-900": "15 min", "u.end-link": "End", "u.end-link-ask": "Ends this connection alone.", "u.did-end-link": "Ended", "u.was-gone": "That connection was gone already",
+    "nav.tenants": "Tenants", "t.connections": "Connections", "t.rooms": "Rooms", "t.messages": "Messages", "t.messages-quota": "Quota of messages", "t.calls": "Calls", "t.calls-quota": "Quota of calls", "t.refused": "Refused",
+    "t.none": "No tenants are configured", "t.ending": "ending", "t.again": "Refresh", "t.text": "Connections and rooms are those of now, all else is since the start; the default tenant is not listed.",
+    "au.verify": "Verify the hash chain", "au.verifying": "Verifying …", "au.chain": "Hash chain", "au.holds": "holds", "au.broken": "does not hold", "au.whole": "All {n} entries that are kept were checked",
+    "au.last": "The last {n} entries were checked", "au.anchor": "Head, to be kept elsewhere as an anchor:",
   },
 };

@@ -1,11 +1,11 @@
 // Audit: who has changed what, on whose behalf, and how it ended; the newest first, page by page.
 import { el } from "../base/dom.js";
-import { dateTime, t } from "../base/strings.js";
+import { dateTime, number, t } from "../base/strings.js";
 import { form } from "../parts/form.js";
 import { table } from "../parts/table.js";
 import { button, card, head, loader, word } from "./common.js";
 
-export function audit({ api, problem }) {
+export function audit({ api, problem, allowed }) {
   const place = el("div"), load = loader(place, problem), chosen = el("pre.data", { tabindex: "0" }), more = button(t("au.older"), () => page(), "quiet");
   const details = card(t("au.details"), chosen);
   let pages = [], filter = {}, all = [];
@@ -42,7 +42,25 @@ export function audit({ api, problem }) {
     list.show(pages);
     more.hidden = pages.length >= all.length;
   }
+
+  /** The hash chain, checked by the broker; the head that is shown is an anchor for `roomcast audit verify`. */
+  const result = el("div", { role: "status" });
+  const verify = button(t("au.verify"), async () => {
+    verify.disabled = true;
+    result.replaceChildren(el("p.muted", {}, t("au.verifying")));
+    const found = await load(() => api.call("broker.verify_chain", { entries: 1_000_000 }));
+    verify.disabled = false;
+    result.replaceChildren(...(found ? [verdict(found)] : []));
+  });
+  verify.hidden = !allowed.includes("config"); // both are for keys of the whole broker
   details.hidden = true;
   refresh();
-  return { nodes: [head("audit"), place, el("article.card", {}, find.node), el("article.card", {}, list.node), more, details] };
+  return { nodes: [head("audit", el("span.grow"), verify), place, result, el("article.card", {}, find.node), el("article.card", {}, list.node), more, details] };
+}
+
+function verdict(found) {
+  const scope = t(found.is_whole ? "au.whole" : "au.last", { n: number(found.entries) });
+  return card(t("au.chain"),
+    el("p.plain-list", {}, el(`span.chip.${found.holds ? "good" : "bad"}`, {}, t(found.holds ? "au.holds" : "au.broken")), " ", found.problem || scope),
+    el("p.plain-list.muted", {}, t("au.anchor"), " ", el("span.mono.wraps", {}, `${found.last}:${found.hash}`)));
 }
