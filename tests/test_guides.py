@@ -26,8 +26,17 @@ from tests.support.programs import needs
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROOT = Path(__file__).parent.parent
-ADOPT = ROOT / "broker" / "guides" / "adopt.md"
-GUIDES = [ROOT / "README.md", *sorted(set((ROOT / "broker" / "guides").glob("*.md")) - {ADOPT})]
+FOLDER = ROOT / "broker" / "guides"
+ADOPT = FOLDER / "adopt.md"
+WITH_PROGRAMS = {
+    FOLDER / f"{name}.md"
+    for name in (
+        "audiences", "coupons", "flash-sales", "gifts", "lotteries", "mic", "pk", "polls", "processes", "products",
+        "red-packets", "review", "sanctions", "schedules",
+    )
+}  # fmt: skip
+"""Guides whose commands run before their programs (`run_program`), and not once more without them."""
+GUIDES = [ROOT / "README.md", *sorted(set(FOLDER.glob("*.md")) - WITH_PROGRAMS - {ADOPT})]
 DEADLINE_S = 45
 TERMINAL = re.compile(r"#\s+(\d)(?::|$|,| )")
 
@@ -145,6 +154,11 @@ def test_every_command_works(guide: Path, terminal: Terminal) -> None:
     run_commands(guide, terminal)
 
 
+def test_a_guide_without_a_test_of_its_own_runs_here() -> None:
+    tests = Path(__file__).read_text(encoding="utf-8")
+    assert [path.name for path in WITH_PROGRAMS if f'run_program("{path.name}", terminal)' not in tests] == []
+
+
 def run_commands(guide: Path, terminal: Terminal) -> None:
     if shutil.which("openssl") is None and guide.name in ("adopt.md", "deploy.md", "operate.md", "webhooks.md"):
         pytest.skip("openssl is not installed")
@@ -182,7 +196,7 @@ def test_a_platform_that_follows_the_guide_sees_its_gift_its_webhooks_and_its_ro
 
 
 def test_a_user_of_a_direct_batch_sees_the_message(terminal: Terminal) -> None:
-    guide = ROOT / "broker" / "guides" / "direct-messages.md"
+    guide = FOLDER / "direct-messages.md"
     terminal.start("roomcast serve")
     terminal.start("roomcast tail lobby --token dev:ann")
     terminal.run("printf 'user,code\\nann,C-17\\n' > codes.csv")
@@ -200,7 +214,7 @@ def test_a_user_of_a_direct_batch_sees_the_message(terminal: Terminal) -> None:
 
 
 def test_the_application_of_the_questions_answers_them(terminal: Terminal) -> None:
-    guide = ROOT / "broker" / "guides" / "questions.md"
+    guide = FOLDER / "questions.md"
     port = str(free_port())
     (secret,), (settings,), (program,), (session,) = (
         blocks(guide, language) for language in ("sh", "toml", "python", "text")
@@ -219,7 +233,7 @@ def test_the_application_of_the_questions_answers_them(terminal: Terminal) -> No
 
 
 def test_the_program_that_embeds_a_broker_works(terminal: Terminal) -> None:
-    program, test_of_an_application = blocks(ROOT / "broker" / "guides" / "embed.md", "python")
+    program, test_of_an_application = blocks(FOLDER / "embed.md", "python")
     (terminal.folder / "program.py").write_text(program)
     out = terminal.run("python program.py")
     assert "1 posts" in out
@@ -238,7 +252,7 @@ def test_the_program_of_readme_works(terminal: Terminal) -> None:
 
 
 def test_the_program_for_backends_works(terminal: Terminal) -> None:
-    (program,) = blocks(ROOT / "broker" / "guides" / "backends.md", "python")
+    (program,) = blocks(FOLDER / "backends.md", "python")
     program = program.replace("roomcast_client", "protocol").replace(":7401", f":{terminal.api_port}")
     (terminal.folder / "program.py").write_text(program, encoding="utf-8")
     terminal.start(f"roomcast serve --set api.listen=127.0.0.1:{terminal.api_port}")
@@ -260,7 +274,8 @@ def test_the_program_of_a_flash_sale_buys_a_unit(terminal: Terminal) -> None:
 
 def run_program(guide: str, terminal: Terminal) -> list[str]:
     """Follow a guide, run its programs and return their lines."""
-    path = ROOT / "broker" / "guides" / guide
+    path = FOLDER / guide
+    assert path in WITH_PROGRAMS
     programs = blocks(path, "python")
     assert programs
     run_commands(path, terminal)
