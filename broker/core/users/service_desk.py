@@ -321,8 +321,11 @@ class ServiceDesk:
         return None
 
     def due(self, now_ms: int) -> list[str]:
-        """Return the conversations that a time has changed, see `on_time`. O(conversations): for once a second."""
-        return [row.id for row in self if self._on_time(row, now_ms) != row]
+        """Return the conversations that a time has changed, see `on_time`.
+
+        O(conversations), for about once a second: those that have not changed are not copied.
+        """
+        return [row.id for row in self if self._on_time(row, now_ms) is not row]
 
     def on_time(self, id: str, now_ms: int) -> DeskConversation | None:
         """Return a conversation as the time has changed it, None = not at all.
@@ -332,11 +335,14 @@ class ServiceDesk:
         """
         row = self._rows.get(id)
         after = None if row is None else self._on_time(row, now_ms)
-        return None if after == row else after
+        return None if after is row else after
 
     def _on_time(self, row: DeskConversation, now_ms: int) -> DeskConversation:
         row = self._after_timeout(row, now_ms)
-        return row._replace(alarms=row.alarms | self._exceeded(row, now_ms))
+        exceeded = self._exceeded(row, now_ms)
+        if exceeded is SlaAlarm.NONE or exceeded in row.alarms:
+            return row
+        return row._replace(alarms=row.alarms | exceeded)
 
     def _after_timeout(self, row: DeskConversation, now_ms: int) -> DeskConversation:
         times = self.times
