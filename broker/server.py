@@ -202,10 +202,10 @@ class Broker:
         self.word_lists = OwnLists(self.ledger, self.screening, wall_ms)
         self.sanctions = Sanctions(self.hub.sanctions, self.ledger, self.clock, self.webhook_events)
         self.erasures = self.talk = None
+        if self.ledger is not None or engine is None:
+            talking = self.users, self.hub.preferences, wall_ms, clock, self.webhook_events
+            self.talk = Talk(self.ledger, self.inboxes, *talking)
         if self.ledger is not None and self.room_store is not None and self.inboxes is not None:
-            self.talk = Talk(
-                self.ledger, self.inboxes, self.users, self.hub.preferences, wall_ms, clock, self.webhook_events
-            )
             self.erasures = Erasures(
                 self.ledger, self.hub, self.room_store, self.users, self.inboxes, self.revocations, wall_ms, self.talk
             )

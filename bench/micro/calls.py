@@ -29,14 +29,14 @@ from protocol.codes import ErrorCode, Opcode, Role
 from protocol.messages import ErrorReply
 from protocol.operations import BY_NAME, OperationRow, Scope
 
-__all__ = ["calls", "claims"]
+__all__ = ["Load", "calls", "claims", "floor_of", "open_links"]
 
 GOAL = 30_000
 TIMEOUT_S = 60.0
 ROOM = "lobby"
 
 
-class _Load(NamedTuple):
+class Load(NamedTuple):
     """What is called, and how it is answered."""
 
     row: OperationRow
@@ -53,8 +53,8 @@ class _Load(NamedTuple):
 
 _READ = BY_NAME["rooms.get"]
 _CLAIM = BY_NAME["sales.claim"]
-READS = _Load(_READ, (None,), "", Opcode.RESULT, (_READ.number, tuple(_READ.example[1])))
-CLAIMS = _Load(
+READS = Load(_READ, (None,), "", Opcode.RESULT, (_READ.number, tuple(_READ.example[1])))
+CLAIMS = Load(
     _CLAIM, (None, "flash"), "claim", Opcode.ERROR,
     ErrorReply(ErrorCode.SOLD_OUT, "everything is sold", "", 0),
 )  # fmt: skip
@@ -72,7 +72,7 @@ async def claims(smoke: bool) -> list[Result]:
     return await _both("claims that are refused", CLAIMS, msgspec.structs.replace(settings, link=link), smoke)
 
 
-async def _both(what: str, load: _Load, settings: Config, smoke: bool) -> list[Result]:
+async def _both(what: str, load: Load, settings: Config, smoke: bool) -> list[Result]:
     passes, rounds = (5, 1) if smoke else (200, 5)
     results = []
     for how, links, burst in (("single", 50, 1), ("pipelined", 10, 16)):
@@ -82,7 +82,7 @@ async def _both(what: str, load: _Load, settings: Config, smoke: bool) -> list[R
     return results
 
 
-async def _one(what: str, load: _Load, settings: Config, links: int, burst: int, passes: int, rounds: int) -> Result:
+async def _one(what: str, load: Load, settings: Config, links: int, burst: int, passes: int, rounds: int) -> Result:
     broker_s: list[float] = []
     floor_s: list[float] = []
     with without_rate(load.row.name):
@@ -90,7 +90,7 @@ async def _one(what: str, load: _Load, settings: Config, links: int, burst: int,
             if load is CLAIMS:
                 await _sell_out(broker)
             port = broker.addresses[0][1]
-            clients = await trio.to_thread.run_sync(_open, port, links)
+            clients = await trio.to_thread.run_sync(open_links, port, links)
             try:
                 for _ in range(rounds):
                     before = broker.operations.called
@@ -101,7 +101,7 @@ async def _one(what: str, load: _Load, settings: Config, links: int, burst: int,
                     if broker.operations.called - before != made:
                         raise RuntimeError(f"{broker.operations.called - before} of {made} were called")
                     broker_s.append(used / made)
-                    floor_s.append(_floor(load, burst, links * passes))
+                    floor_s.append(floor_of(load, burst, links * passes))
             finally:
                 for sock, _ in clients:
                     sock.close()
@@ -111,7 +111,7 @@ async def _one(what: str, load: _Load, settings: Config, links: int, burst: int,
     )  # fmt: skip
 
 
-def _open(port: int, links: int) -> list[tuple[socket.socket, int]]:
+def open_links(port: int, links: int) -> list[tuple[socket.socket, int]]:
     """Return joined links, each with the number of its room."""
     found = []
     for number in range(links):
@@ -130,7 +130,7 @@ def _open(port: int, links: int) -> list[tuple[socket.socket, int]]:
     return found
 
 
-def _ask(clients: list[tuple[socket.socket, int]], load: _Load, burst: int, passes: int) -> None:
+def _ask(clients: list[tuple[socket.socket, int]], load: Load, burst: int, passes: int) -> None:
     """Send ``burst`` calls on each link and read their answers, ``passes`` times. RuntimeError for another answer."""
     other = {Opcode.RESULT, Opcode.ERROR, Opcode.GOAWAY} - {load.opcode}
     rests = {sock: b"" for sock, _ in clients}
@@ -180,7 +180,7 @@ async def _sell_out(broker: Broker) -> None:
     await call(shop, "sales.confirm", number=claim.number, order="order-1")
 
 
-def _floor(load: _Load, burst: int, writes: int) -> float:
+def floor_of(load: Load, burst: int, writes: int) -> float:
     """Return the CPU of one call in a bare loop over a socket pair, in the same bytes."""
     server, client = socket.socketpair()
     request = b"".join(load.request(1, number) for number in range(burst))

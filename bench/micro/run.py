@@ -37,6 +37,7 @@ BENCHES: dict[str, tuple[str, str, str]] = {
     "reload": ("reload", "reload", "how long a reload of 50,000 words holds the event loop"),
     "sanctions": ("sanctions", "sanctions", "a mute and a ban in a room of 100,000 viewers, until they hold"),
     "desk": ("desk", "desk", "a conversation of the service desk assigned to an agent, with 5,000 waiting"),
+    "conversations": ("conversations", "conversations", "messages one-to-one and to a group, and a list of 200"),
     "report": (
         "report",
         "report",

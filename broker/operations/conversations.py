@@ -162,7 +162,9 @@ def _send(parts: Parts, caller: Caller, request: SendMessage) -> SentMessage | D
         raise OperationError(ErrorCode.PAYLOAD_TOO_LARGE, "is above 4 KiB with its media", "text") from None
     if submitted is not SubmitResult.QUEUED:
         raise later()
-    return deferred
+    if isinstance(deferred.answer, OperationError):
+        raise deferred.answer
+    return deferred.answer or deferred
 
 
 def _sent(conversation: Conversation, offset: int, result: LedgerResult) -> SentMessage | OperationError:

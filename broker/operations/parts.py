@@ -93,13 +93,13 @@ class Parts:
     room_store: RoomStore | None = None
     """None where nothing is kept."""
     talk: Talk | None = None
-    """None where nothing is kept."""
+    """None of nodes that share an engine."""
     lottery_proofs: LotteryProofs = field(default_factory=LotteryProofs)
     others: OtherNodes = field(default_factory=OtherNodes)
 
     @property
     def conversations(self) -> Conversations | None:
-        """Conversations of users; None where nothing is kept."""
+        """Conversations of users; None of nodes that share an engine."""
         return None if self.talk is None else self.talk.conversations
 
     @property
@@ -109,12 +109,12 @@ class Parts:
 
     @property
     def presences(self) -> Presences | None:
-        """Presence of users; None where nothing is kept."""
+        """Presence of users; None of nodes that share an engine."""
         return None if self.talk is None else self.talk.presences
 
     @property
     def rtc(self) -> RtcService | None:
-        """RTC calls of users; None where nothing is kept."""
+        """RTC calls of users; None of nodes that share an engine."""
         return None if self.talk is None else self.talk.rtc
 
     def room(self, name: str) -> Room:

@@ -343,7 +343,7 @@ METRICS: tuple[Metric, ...] = (
                    "broker.core.users.conversations:memberships"),
     _gauge_of_part("conversation_pushes_waiting", "Messages of large groups that wait to be shown.", "talk",
                    "conversations.waiting_pushes"),
-    _of_part("cards_sent", "Cards that were shown in a new state.", "talk", "cards.sent", "broker.users.cards:sent"),
+    _of_part("cards_sent", "Cards that were shown in a new state.", "talk", "cards_sent", "broker.users.cards:sent"),
     _of_part("presence_sent", "Changes of presence that watchers were sent.", "talk", "presences.sent",
              "broker.users.presence:sent"),
     _gauge_of_part("presence_watches", "Users that are watched, by each watcher.", "talk", "presences.table.watches"),

@@ -18,9 +18,9 @@ from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 
 __all__ = [
-    "BLOCK", "CONVERSATION", "KINDS", "MEMBER", "MESSAGE", "SHADOWED", "block_item", "conversation_item", "copies_of",
-    "erased_items", "load_conversations", "member_item", "message_item", "message_of", "message_removal",
-    "read_messages", "without_user",
+    "BLOCK", "CONVERSATION", "KINDS", "MEMBER", "MESSAGE", "SHADOWED", "author_of_shadowed", "block_item",
+    "conversation_item", "copies_of", "erased_items", "load_conversations", "member_item", "message_item", "message_of",
+    "message_removal", "offset_of", "read_messages", "without_user",
 ]  # fmt: skip
 
 CONVERSATION = "conversation"
@@ -49,6 +49,16 @@ def member_item(conversation: str, user: str, joined: int, position: ReadPositio
 
 def _name(offset: int) -> str:
     return f"{offset:016d}"
+
+
+def offset_of(name: str) -> int:
+    """Return the offset of a message by the name of its record."""
+    return int(name[:16])
+
+
+def author_of_shadowed(name: str) -> str:
+    """Return who alone is shown a message, by the name of its record."""
+    return name[17:]
 
 
 def _place(offset: int, shadowed: str | None) -> tuple[str, str]:
@@ -167,8 +177,7 @@ def _conversation(record: StoredRecord, body: Sequence[Any]) -> Conversation:
 
 
 def _shadowed(record: StoredRecord, body: Sequence[Any]) -> tuple[str, str, int]:
-    offset, _, author = record.name.partition(" ")
-    return record.subject, author, int(offset)
+    return record.subject, author_of_shadowed(record.name), offset_of(record.name)
 
 
 def _member(record: StoredRecord, body: Sequence[Any]) -> tuple[str, str, int, ReadPosition]:

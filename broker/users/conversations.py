@@ -27,7 +27,6 @@ from broker.ledger import (
     DirectEntry,
     Item,
     Key,
-    Ledger,
     LedgerResult,
     RecordRemoved,
     Repeated,
@@ -37,14 +36,12 @@ from broker.users.conversation_records import (
     MEMBER,
     block_item,
     conversation_item,
-    copies_of,
-    load_conversations,
     member_item,
     message_item,
     message_removal,
-    read_messages,
 )
 from broker.users.inbox import Inboxes
+from broker.users.message_stores import MessageStore
 from broker.users.registry import UserRegistry, UserSession
 from broker.webhooks.events import WebhookEvents
 from protocol.activities import activity_payload
@@ -75,18 +72,21 @@ OnSent = Callable[[LedgerResult], None]
 
 
 class Conversations:
-    """All conversations of one broker with a ledger. All methods but the ``async`` ones never wait."""
+    """All conversations of one broker. All methods but the ``async`` ones never wait.
+
+    ``inboxes`` None: nothing is kept on the disk; members with a link are shown at once what there is.
+    """
 
     def __init__(
         self,
-        ledger: Ledger,
-        inboxes: Inboxes,
+        store: MessageStore,
+        inboxes: Inboxes | None,
         users: UserRegistry,
         unix_ms: Callable[[], int],
         events: WebhookEvents,
     ) -> None:
         self.table = ConversationTable()
-        self._ledger = ledger
+        self._store = store
         self._inboxes = inboxes
         self._users = users
         self._unix_ms = unix_ms
@@ -111,7 +111,7 @@ class Conversations:
 
     async def load(self) -> None:
         """Take over the conversations of the last run. At the start, before connections are accepted."""
-        self.table = await self._ledger.ask(load_conversations, ConversationTable())
+        self.table = await self._store.load()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Show messages of large groups to their members, some links at a time. Until cancelled."""
@@ -159,7 +159,7 @@ class Conversations:
                 self.table.join(conversation, name, joined, position)
             on_done(conversation)
 
-        return self._ledger.record(items, on_written)
+        return self._store.record(items, on_written)
 
     def _added(self, made: Conversation) -> Conversation:
         """Return the conversation of this id, which is ``made`` unless another call has been quicker."""
@@ -201,8 +201,9 @@ class Conversations:
         joined = conversation.next - 1
         position = ReadPosition(joined, joined)
         id = plain_name(conversation.id)
+        has_joined = ConversationJoined(conversation.title, "", joined)
         entries = [
-            *self._entries(tenant, add, "joined", id, ConversationJoined(conversation.title, "", joined)),
+            *self._entries(tenant, add, "joined", id, has_joined),
             *self._entries(tenant, remove, "left", id, ConversationLeft()),
         ]
         items = [
@@ -219,20 +220,31 @@ class Conversations:
                     self.table.join(changed, user, joined, position)
                 for user in remove:
                     self.table.leave(changed, user)
-                self._inboxes.written(entries, result.direct_ids)
+                self._written(entries, result)
+                if self._inboxes is None:
+                    self._show(tenant, add, activity_payload("conversations.joined", id, has_joined), now_ms)
+                    self._show(tenant, remove, activity_payload("conversations.left", id, ConversationLeft()), now_ms)
             on_done(result)
 
-        return self._ledger.record(items, on_written)
+        return self._store.record(items, on_written)
 
     def _entries(
         self, tenant: str, users: Sequence[str], verb: str, id: str, data: Any, batch: str = ""
     ) -> list[DirectEntry]:
         """Return what puts an event of a conversation into the inboxes of users (plain ids)."""
-        if not users:
+        if not users or self._inboxes is None:
             return []
         payload = activity_payload(f"conversations.{verb}", id, data)
         first = self._inboxes.entry("", MessageType.ACTIVITY, payload, batch)
         return [first._replace(user=qualify(tenant, user)) for user in users]
+
+    def _uses_inboxes(self, conversation: Conversation) -> bool:
+        """Return whether what is sent in a conversation goes into the inboxes of its members."""
+        return self._inboxes is not None and len(conversation.members) <= INBOX_MEMBERS
+
+    def _written(self, entries: Sequence[DirectEntry], result: Committed) -> None:
+        if self._inboxes is not None:
+            self._inboxes.written(entries, result.direct_ids)
 
     # ---- messages
 
@@ -258,7 +270,7 @@ class Conversations:
         message = message._replace(offset=offset, at_ms=now_ms)
         others = [name for name in conversation.members if name != message.user]
         tenant, plain_id = tenant_of(id), plain_name(id)
-        is_kept_in_inboxes = is_shadowed or len(conversation.members) <= INBOX_MEMBERS
+        is_kept_in_inboxes = is_shadowed or self._uses_inboxes(conversation)
         if is_shadowed:
             others = []
         entries = (
@@ -285,8 +297,8 @@ class Conversations:
                     dropped = conversation.apply_message(offset, message.user, now_ms, message.text)
                 if dropped:
                     removal = message_removal(id, dropped, conversation.take_shadowed(dropped))
-                    self._ledger.record((removal,), lambda result: None)
-                self._inboxes.written(entries, result.direct_ids)
+                    self._store.record((removal,), lambda result: None)
+                self._written(entries, result)
                 users = [message.user] if is_kept_in_inboxes else [message.user, *others]
                 self._show(tenant, users, payload, now_ms, by)
             else:
@@ -294,7 +306,7 @@ class Conversations:
             on_done(result)
 
         key = key._replace(answer=pack_body((offset,)))
-        submitted = self._ledger.record(items, on_written, (key,))
+        submitted = self._store.record(items, on_written, (key,))
         if submitted is not SubmitResult.QUEUED:
             conversation.give_back(offset)
         return submitted
@@ -315,7 +327,7 @@ class Conversations:
 
     async def copies(self, conversation: Conversation, message: ConversationMessage) -> tuple[Item, ...]:
         """Return what takes a message's content out of inboxes and outbox. LedgerRefused, sqlite3.Error."""
-        return await self._ledger.ask(copies_of, conversation.id, message)
+        return await self._store.copies(conversation.id, message)
 
     def recall(
         self,
@@ -332,21 +344,22 @@ class Conversations:
         data = MessageRecalled(offset, by)
         shadowed = conversation.shadowed_author(offset)
         members = list(conversation.members) if shadowed is None else [shadowed]
-        is_kept_in_inboxes = len(members) <= INBOX_MEMBERS
+        is_kept_in_inboxes = self._uses_inboxes(conversation)
         entries = self._entries(tenant, members, "recalled", plain_id, data) if is_kept_in_inboxes else []
 
         def on_written(result: LedgerResult) -> None:
             if isinstance(result, Committed):
                 self.recalled += conversation.author(offset) is not None
                 conversation.apply_recall(offset)
-                self._inboxes.written(entries, result.direct_ids)
+                self._written(entries, result)
                 if not is_kept_in_inboxes:
                     self._show(tenant, members, activity_payload("conversations.recalled", plain_id, data), now_ms)
             on_done(result)
 
-        return self._inboxes.cancel(
-            on_written, batch=f"{id}/{offset}", then=(message_item(id, empty, shadowed), *copies, *entries)
-        )
+        items = (message_item(id, empty, shadowed), *copies, *entries)
+        if self._inboxes is None:
+            return self._store.record(items, on_written)
+        return self._inboxes.cancel(on_written, batch=f"{id}/{offset}", then=items)
 
     # ---- positions, typing
 
@@ -368,7 +381,7 @@ class Conversations:
             on_done(result)
 
         item = member_item(conversation.id, user, member.joined, position, now_ms)
-        submitted = self._ledger.record((item,), on_written)
+        submitted = self._store.record((item,), on_written)
         if submitted is SubmitResult.QUEUED:
             conversation.ask_position(user, position)
         return submitted
@@ -414,14 +427,14 @@ class Conversations:
                 self.table.apply_block(user, other, is_blocked=is_blocked)
             on_done(result)
 
-        return self._ledger.record((block_item(user, other, self._unix_ms(), is_blocked=is_blocked),), on_written)
+        return self._store.record((block_item(user, other, self._unix_ms(), is_blocked=is_blocked),), on_written)
 
     async def history(
         self, conversation: Conversation, viewer: str | None, after: int, before: int, limit: int
     ) -> tuple[list[ConversationMessage], bool]:
         """Return kept messages as a member (plain id) sees them, None = as the platform does, and whether there are
         more. LedgerRefused, sqlite3.Error."""
-        return await self._ledger.ask(read_messages, conversation.id, viewer, after, before, limit)
+        return await self._store.messages(conversation.id, viewer, after, before, limit)
 
     def erase(self, tenant: str, user: str) -> None:
         """Forget a user (plain id) who is being erased."""

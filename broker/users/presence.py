@@ -16,6 +16,7 @@ from broker.core.users.presence import PresenceTable
 from broker.ledger import Committed, Ledger, LedgerResult, Reader, RecordPut, RecordRemoved, SubmitResult
 from broker.ledger.records import all_records
 from broker.users.conversations import Conversations
+from broker.users.message_stores import MessageStore
 from broker.users.registry import UserRegistry
 from protocol.activities import activity_payload
 from protocol.activities.presence import PresenceChanged
@@ -35,14 +36,14 @@ class Presences:
 
     def __init__(
         self,
-        ledger: Ledger,
+        store: MessageStore,
         conversations: Conversations,
         users: UserRegistry,
         preferences: PreferenceTable,
         unix_ms: Callable[[], int],
     ) -> None:
         self.table = PresenceTable()
-        self._ledger = ledger
+        self._store = store
         self._conversations = conversations
         self._users = users
         self._preferences = preferences
@@ -53,9 +54,9 @@ class Presences:
         self.sent = 0
         """Changes that watchers were sent."""
 
-    async def load(self) -> None:
+    async def load(self, ledger: Ledger) -> None:
         """Take over who is hidden. At the start, before connections are accepted."""
-        self._hidden = await self._ledger.ask(_read_hidden)
+        self._hidden = await ledger.ask(_read_hidden)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Send watchers what has changed. Until cancelled."""
@@ -121,7 +122,7 @@ class Presences:
             on_done(result)
 
         put = RecordPut(KIND, user, "", self._unix_ms(), pack_body(()))
-        return self._ledger.record((RecordRemoved(KIND, user, "") if is_visible else put,), on_written)
+        return self._store.record((RecordRemoved(KIND, user, "") if is_visible else put,), on_written)
 
     def forget(self, user: str) -> None:
         """Forget a user who is being erased."""

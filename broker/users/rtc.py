@@ -9,7 +9,7 @@ import trio
 
 from broker.core.tenants.names import plain_name
 from broker.core.users.rtc import RING_S, CallEnd, RtcCall, RtcTable
-from broker.ledger import Ledger
+from broker.users.message_stores import MessageStore
 from broker.users.registry import UserRegistry
 from broker.webhooks.events import WebhookEvents
 from protocol.activities import activity_payload
@@ -27,14 +27,14 @@ class RtcService:
 
     def __init__(
         self,
-        ledger: Ledger,
+        store: MessageStore,
         users: UserRegistry,
         unix_ms: Callable[[], int],
         clock: Callable[[], float],
         events: WebhookEvents,
     ) -> None:
         self.table = RtcTable()
-        self._ledger = ledger
+        self._store = store
         self._users = users
         self._unix_ms = unix_ms
         self._clock = clock
@@ -111,4 +111,4 @@ class RtcService:
         """Report to the platform, where it asks and the ledger takes it: a call goes on without."""
         items = self._events.of_user(kind, call.caller, data, self._unix_ms())
         if items:
-            self._ledger.record(items, lambda result: None)
+            self._store.record(items, lambda result: None)

@@ -1,4 +1,4 @@
-"""What users of one broker have beside rooms, and which needs a ledger: conversations, cards, presence, RTC calls."""
+"""What users of one broker have beside rooms: conversations, cards, presence, RTC calls."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from broker.ledger import Ledger
 from broker.users.cards import Cards
 from broker.users.conversations import Conversations
 from broker.users.inbox import Inboxes
+from broker.users.message_stores import LedgerMessages, MemoryMessages
 from broker.users.presence import Presences
 from broker.users.registry import UserRegistry
 from broker.users.rtc import RtcService
@@ -25,19 +26,29 @@ class Talk:
 
     def __init__(
         self,
-        ledger: Ledger,
-        inboxes: Inboxes,
+        ledger: Ledger | None,
+        inboxes: Inboxes | None,
         users: UserRegistry,
         preferences: PreferenceTable,
         unix_ms: Callable[[], int],
         clock: Callable[[], float],
         events: WebhookEvents,
     ) -> None:
-        self.conversations = Conversations(ledger, inboxes, users, unix_ms, events)
-        self.cards = Cards(ledger, inboxes, self.conversations, unix_ms)
-        self.presences = Presences(ledger, self.conversations, users, preferences, unix_ms)
-        self.rtc = RtcService(ledger, users, unix_ms, clock, events)
+        """``ledger``, ``inboxes`` None: everything is in memory until the broker ends, and there are no cards."""
+        store = MemoryMessages() if ledger is None else LedgerMessages(ledger)
+        self._ledger = ledger
+        self.conversations = Conversations(store, inboxes, users, unix_ms, events)
+        self.cards: Cards | None = None
+        if ledger is not None and inboxes is not None:
+            self.cards = Cards(ledger, inboxes, self.conversations, unix_ms)
+        self.presences = Presences(store, self.conversations, users, preferences, unix_ms)
+        self.rtc = RtcService(store, users, unix_ms, clock, events)
         users.on_change = self._on_change
+
+    @property
+    def cards_sent(self) -> int:
+        """Cards that were shown in a new state."""
+        return 0 if self.cards is None else self.cards.sent
 
     def _on_change(self, user: str, is_online: bool) -> None:
         self.presences.on_change(user, is_online)
@@ -46,7 +57,8 @@ class Talk:
     async def load(self) -> None:
         """Take over what the last run has kept. At the start, before connections are accepted."""
         await self.conversations.load()
-        await self.presences.load()
+        if self._ledger is not None:
+            await self.presences.load(self._ledger)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the tasks of the parts until cancelled."""
