@@ -17,11 +17,13 @@ from broker.operations.caller import Caller, OperationError
 from broker.operations.calls import CallAnswer, Operations
 from broker.operations.deferred import Deferred
 from broker.operations.merging import MERGED
+from broker.operations.rights import check_rights, read_request
 from broker.rooms.broker_log import BROKER_LOG
 from broker.rooms.node_messages import CallAsked, CallReturned, NodeMessage
-from protocol.codes import ErrorCode, Role
+from protocol.codes import ErrorCode, Outcome, Role
 from protocol.frames import pack_body, unpack_body
 from protocol.operations import BY_NUMBER, OperationRow, Scope
+from protocol.operations.messages import Published, PublishedMany
 
 __all__ = ["CallForwarding", "OwnersOfCalls"]
 
@@ -38,6 +40,8 @@ MAX_WAITING = 2000
 MAX_WAITING_BYTES = 1_000_000
 """Arguments of those."""
 MAX_ANSWER_BYTES = 1_000_000
+PUBLISH_MANY = "messages.publish_many"
+"""Its messages may be for rooms of several owners."""
 HERE = frozenset(
     {
         "broker.status", "broker.stats", "broker.reload", "broker.drain", "broker.config", "broker.connections",
@@ -130,6 +134,8 @@ class CallForwarding:
             return None
         if row.name in MERGED:
             return self._ask_all(caller, row, arguments, max_bytes)
+        if row.name == PUBLISH_MANY:
+            return self._route_items(caller, row, arguments, max_bytes)
         is_kept = self._operations.parts.others.log is not None
         name = _field(row, arguments, "room") if row.name not in _DECIDED_ONCE else None
         audience = _field(row, arguments, "audience") if row.name == "directs.send_many" else None
@@ -168,6 +174,67 @@ class CallForwarding:
                 return _read_answer(row, answered)
             self._owners.forget(room)
         raise OperationError(ErrorCode.OVERLOADED, "the room has no owner now", "room", RETRY_MS)
+
+    def _route_items(
+        self, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int
+    ) -> Coroutine[Any, Any, CallAnswer] | None:
+        """Return what brings the results of messages for rooms of several owners; None: this node owns all of them."""
+        request = read_request(caller, row, arguments)
+        check_rights(caller, row, request)
+        if caller.dry_run:
+            return None
+        names = _rooms_of_items(caller, row, arguments)
+        if any(self._owners.owner_of(name) != self._owners.node for name in names):
+            return self._publish_items(caller, row, arguments, names, max_bytes)
+        if not self._owners.may_answer():
+            raise OperationError(ErrorCode.OVERLOADED, "this node has no lease now", "", RETRY_MS)
+        return None
+
+    async def _publish_items(
+        self, caller: Caller, row: OperationRow, arguments: Any, names: list[str], max_bytes: int
+    ) -> CallAnswer:
+        """Have the owner of each room publish its messages, in their order, and answer with the results of all."""
+        items = _field(row, arguments, "items")
+        results: dict[int, Published] = {}
+        owners: dict[str, str | None] = {}
+
+        async def find(name: str) -> None:
+            owners[name] = await self._owners.wait_found(name)
+
+        async def publish(owner: str, numbers: list[int]) -> None:
+            part = (tuple(items[number] for number in numbers),)
+            try:
+                if owner != self._owners.node:
+                    answered = await self._ask(owner, names[numbers[0]], "", caller, row, part, 0)
+                    found = None if answered is None else _read_answer(row, answered).result.items
+                elif self._owners.may_answer():
+                    found = (await _waited(self._begin_here(caller, row, part, 0))).result.items
+                else:
+                    found = None
+            except OperationError as error:
+                found = (_refused(error),) * len(numbers)
+            if found is None:
+                for number in numbers:
+                    self._owners.forget(names[number])
+            else:
+                results.update(zip(numbers, found, strict=True))
+
+        for _ in range(2):  # rooms may have moved
+            left = [number for number in range(len(names)) if number not in results]
+            async with trio.open_nursery() as nursery:
+                for name in dict.fromkeys(names[number] for number in left):
+                    nursery.start_soon(find, name)
+            parts: dict[str, list[int]] = {}
+            for number in left:
+                if (owner := owners[names[number]]) is not None:
+                    parts.setdefault(owner, []).append(number)
+            async with trio.open_nursery() as nursery:
+                for owner, numbers in parts.items():
+                    nursery.start_soon(publish, owner, numbers)
+        nobody = Published(Outcome.UNAVAILABLE, code=ErrorCode.OVERLOADED, retry_after_ms=RETRY_MS)
+        found = tuple(results.get(number, nobody) for number in range(len(names)))
+        result = PublishedMany(found, sum(each.outcome in (Outcome.ACCEPTED, Outcome.MASKED) for each in found))
+        return CallAnswer(result, False, pack_body(result) if max_bytes else b"")
 
     async def _ask_all(self, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int) -> CallAnswer:
         """Answer a call with what all nodes have."""
@@ -237,7 +304,11 @@ class CallForwarding:
     async def _answer(self, node: str, call: CallAsked) -> None:
         row = BY_NUMBER.get(call.operation)
         is_for_this = not call.room and row is not None and row.name in MERGED
-        if row is None or not (is_for_this or self._owners.owner_of(call.room) == self._owners.node):
+        is_owner = self._owners.owner_of(call.room) == self._owners.node
+        if row is not None and row.name == PUBLISH_MANY:
+            names = _rooms_of_items(_read_caller(call.caller), row, call.arguments)
+            is_owner = all(self._owners.owner_of(name) == self._owners.node for name in names)
+        if row is None or not (is_for_this or is_owner):
             self._send(node, CallReturned(call.id, b"", refusal=()))
             return
         try:
@@ -292,10 +363,30 @@ def _field(row: OperationRow, arguments: Any, field: str) -> Any:
     return arguments[place] if place < len(arguments) else None
 
 
+def _rooms_of_items(caller: Caller, row: OperationRow, arguments: Any) -> list[str]:
+    """Return the room (qualified) of each message of a checked request."""
+    return [qualify(caller.tenant, name) for name in _plain_rooms_of_items(row, arguments)]
+
+
+def _plain_rooms_of_items(row: OperationRow, arguments: Any) -> list[str]:
+    items = _field(row, arguments, "items") if row.name == PUBLISH_MANY else None
+    return [each["room"] if isinstance(each, dict) else each[0] for each in items or ()]
+
+
+def _refused(error: OperationError) -> Published:
+    """Return the result of each message of a part that its owner has refused, or has not answered in time."""
+    if error.code is ErrorCode.OVERLOADED:
+        return Published(Outcome.UNAVAILABLE, code=error.code, retry_after_ms=error.retry_after_ms or RETRY_MS)
+    if error.code is ErrorCode.RATE_LIMITED:
+        return Published(Outcome.LIMITED, retry_after_ms=error.retry_after_ms)
+    return Published(Outcome.REJECTED, code=int(error.code))
+
+
 def _names_in(row: OperationRow, arguments: Any, name: str) -> tuple[str, ...]:
     """Return the rooms that a request names, which its caller may have to be granted."""
     more = _field(row, arguments, "rooms"), _field(row, arguments, "room")
     found = [each for field in more for each in (field if isinstance(field, (list, tuple)) else (field,))]
+    found += _plain_rooms_of_items(row, arguments)
     return tuple(dict.fromkeys([name, *(each for each in found if isinstance(each, str))]))
 
 
