@@ -157,8 +157,8 @@ async def test_payment_system(directory: Path) -> None:
 
 
 async def test_icq_msn(directory: Path) -> None:
-    """Presence of a watched user: online and offline within a second of a clean change, and after a cut within the
-    bound of the heartbeat. Short texts arrive."""
+    """Presence of a watched user: online and offline at a clean change, and offline after a cut within the bound of the
+    heartbeat. Short texts arrive."""
     async with (
         platform(directory, **UNLIMITED) as shop,
         audience(shop.broker, ["ann"], reads_directs=True) as (ann,),
