@@ -12,9 +12,17 @@ from tests.support.pages import PageBroker, chromium, errors_of, page_broker
 
 
 @pytest.fixture(scope="package")
-def browser() -> Iterator[Any]:
+def running_chromium() -> Iterator[Any]:
     with chromium() as found:
         yield found
+
+
+@pytest.fixture
+def browser(running_chromium: Any) -> Iterator[Any]:
+    """The browser, without pages of earlier tests: those that are left open draw on, and slow down the next ones."""
+    yield running_chromium
+    for context in list(running_chromium.contexts):
+        context.close()
 
 
 @pytest.fixture(scope="package")

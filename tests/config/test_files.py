@@ -38,6 +38,7 @@ MACHINE_WRITTEN = {
     "broker/ledger": "the broker's own files",
     "bench/disk.py": "written by the bench",
     "bench/machine.py": "/proc",
+    "bench/micro/conversations.py": "/dev/null, for writing",
     "bench/micro/redis_process.py": "/proc",
     "bench/micro/harness.py": "/proc",
     "bench/micro/nodes.py": "/proc",

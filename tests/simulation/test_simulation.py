@@ -81,7 +81,7 @@ EXPECTED_EVENTS = (
     "killed after a commit", "killed before a commit", "killed while starting", "data of a failed commit present",
     "disk recovers", "a read fails", "slow commit", "cut", "stall", "drained", "clock leaps", "message expired",
     "recovered", "gap", "room ended ROOM_IDLE", "rooms restored", "SLOW_VIEWER", "HEARTBEAT_MISSED", "GOING_AWAY",
-    "repeated", "reused key refused", "not up", "phase PAUSED", "phase ENDED", "room crashed", "overload stage",
+    "repeated", "reused key refused", "not up", "phase PAUSED", "phase ENDED", "room crashed",
     "links: native", "links: websocket", "batch sent", "restored", "restored keys compared",
     "sale and packet ended", "claim confirmed", "confirmation refused", "lottery drawn", "entered by call",
     "entered by message", "prize received", "keys compared", "keys.set acknowledged", "keys.delete acknowledged",

@@ -82,9 +82,20 @@ class FaultyStore(Store):
 
     def __init__(self, path: Path) -> None:
         self.fault: sqlite3.Error | None = None
-        self.stuck: threading.Event | None = None
         self.reached = threading.Event()
+        """Set by the first commit that begins after ``stuck`` was."""
+        self._stuck: threading.Event | None = None
         super().__init__(path)
+
+    @property
+    def stuck(self) -> threading.Event | None:
+        """What commits wait for; None = nothing."""
+        return self._stuck
+
+    @stuck.setter
+    def stuck(self, stuck: threading.Event | None) -> None:
+        self.reached.clear()  # the store was written when it was opened
+        self._stuck = stuck
 
     def forget_a_commit(self) -> None:
         """Make the file one commit shorter than what was acknowledged."""
