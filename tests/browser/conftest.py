@@ -43,7 +43,7 @@ def viewers(browser: Any) -> Iterator[Viewers]:
 def page(browser: Any) -> Iterator[Any]:
     """A page of 1,440 x 900 in English; what is written to its console as an error, and markup that ran, fail."""
     context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB")
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(90_000)  # tests run beside other work
     found = context.new_page()
     found.errors = errors_of(found)
     yield found

@@ -166,8 +166,9 @@ def test_a_host_sells_and_gives_away(broker: PageBroker, viewers: Viewers) -> No
     show.launch("Packet", total="2", shares="2", soon_s="0")
     for page in show.both:
         page.locator(".act.packet").get_by_role("button", name="Open").click()
-        page.locator(".act.packet", has_text="You got \u00a5").wait_for()
     show.running("packets").get_by_text("2 / 2 taken").wait_for()
+    for page in show.both:
+        page.locator(".act.packet", has_text="You got \u00a5").wait_for()
     show.launch("Rain", total="8", drops="2", shares="2", seconds="5", soon_s="3")
     for page in show.both:
         page.locator(".act.rain .drop").first.click()
@@ -249,6 +250,7 @@ def test_a_host_plays_with_the_viewers(broker: PageBroker, viewers: Viewers) -> 
     rival.locator(".running li[data-kind=pk]").get_by_role("button", name="Accept").click()
     for page in show.both:
         page.locator(".act.pk", has_text="PK with rival").wait_for()
+    ann.locator(".act.pk", has_text="0 : 0 \u00b7 04:").wait_for()  # it begins three seconds after it was accepted
     gift = {"user_id": "zoe", "name": "Zoe", "gift_id": "rose", "price_cents": 100, "order_id": "show-2", "count": 3}
     broker.call("messages.publish", room=show.room, type=5, payload=gift)
     desk.locator(".figure", has_text="Gifts").locator("dd", has_text="3").wait_for()
