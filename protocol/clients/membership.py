@@ -196,9 +196,12 @@ class RoomMembership:
             await self.changed.park()
 
     async def wait_joined(self) -> None:
-        """Wait until the room is joined or has ended."""
+        """Wait until the room has been joined once, or has ended.
+
+        It may be lost again by then: the snapshot of the JOIN is whole, that of the RESUME which follows is not.
+        """
         await trio.lowlevel.checkpoint()
-        while self.state not in (_JOINED, _ENDED):
+        while self.snapshot is None and self.state is not _ENDED:
             await self.changed.park()
 
     async def wait_space(self) -> None:

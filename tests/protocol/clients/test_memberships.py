@@ -296,3 +296,26 @@ def test_opcodes_of_requests_are_kept_apart() -> None:
     assert rooms.on_error(sequence, ErrorReply(302, "odd"))
     assert room.state is Membership.ENDED
     assert room.end_error is None
+
+
+async def test_a_room_that_is_lost_as_soon_as_it_was_joined_is_given_with_the_snapshot_of_its_join() -> None:
+    rooms = RoomTable(Posts(), random.Random(1), lambda task, *args: None)
+    wire = Wire()
+    rooms.link_opened(wire)  # type: ignore[arg-type]
+    room = RoomMembership(Mute(), "a", Tier.FULL, None, Inbox())
+    rooms.add(room)
+    _, _, sequence = wire.sent.pop()
+    seen: list[Any] = []
+
+    async def join() -> None:
+        await room.wait_joined()
+        seen.append(room.snapshot)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(join)
+        await trio.testing.wait_all_tasks_blocked()
+        rooms.on_frame(Frame(Opcode.JOIN, Lane.CONTROL, 3, sequence, joined("a")))
+        rooms.link_closed()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert [each.room_name for each in seen] == ["a"]
