@@ -19,7 +19,7 @@ from broker.operations.results import PostResults
 from broker.operations.rooms import events_of, open_for, pins_of, raise_for, room_of
 from broker.rooms.room import Room
 from protocol.activities.audiences import Audience
-from protocol.codes import ErrorCode, MessageType, Outcome, Role
+from protocol.codes import TRY_AGAIN, ErrorCode, MessageType, Outcome, Role
 from protocol.fields import FieldError
 from protocol.messages import MAX_PINS, AckResult, PinnedMessage, Post
 from protocol.operations.messages import (
@@ -107,7 +107,7 @@ def has_own_key(caller: Caller, request: PublishMessage) -> bool:
 def published(result: AckResult, repeated: bool) -> Published:
     """Return a result as clients of the control API see it."""
     outcome, detail = result.outcome, result.detail
-    if outcome is Outcome.LIMITED:
+    if outcome in TRY_AGAIN:
         return Published(outcome, retry_after_ms=detail)
     if outcome is Outcome.REJECTED:
         return Published(outcome, code=detail)

@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from broker.operations import rooms
-from protocol.codes import ErrorCode, MessageType, Tier
-from protocol.messages import Call, ErrorReply, Event, Result, Resume, Resumed
+from broker.operations.messages import published
+from protocol.codes import ErrorCode, MessageType, Outcome, Tier
+from protocol.messages import AckResult, Call, ErrorReply, Event, Result, Resume, Resumed
 from protocol.operations import BY_NAME
 from protocol.payloads import DeletedPayload, PinsPayload, payload_record
 from tests.support.api import API, call, client_of, ok, refused
@@ -22,6 +23,18 @@ from tests.support.until import until
 pytestmark = pytest.mark.integration
 
 NEWS = int(MessageType.ANNOUNCEMENT)
+
+
+def test_the_detail_of_a_result_is_what_its_outcome_says() -> None:
+    fields = {
+        Outcome.LIMITED: "retry_after_ms", Outcome.UNAVAILABLE: "retry_after_ms", Outcome.REJECTED: "code",
+    }  # fmt: skip
+    for outcome in Outcome:
+        shown = published(AckResult(1, outcome, 2500), False)._asdict()
+        field = fields.get(outcome, "offset")
+        assert {name: shown[name] for name in ("offset", "code", "retry_after_ms")} == {
+            "offset": None, "code": None, "retry_after_ms": None, field: 2500,
+        }  # fmt: skip
 
 
 async def announce(client: httpx.AsyncClient, text: str, user: str = "max") -> int:
