@@ -12,6 +12,7 @@ import os
 import socket
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +26,7 @@ from msgpack import packb, unpackb
 from bench.micro.calls import Load, floor_of, open_links
 from bench.micro.harness import config, serving, without_rate
 from bench.micro.result import Result, median
-from bench.micro.wire import HEADER, frame
+from bench.micro.wire import frame, frames_in
 from broker.config.schema import Config, LedgerConfig
 from broker.operations.caller import Caller
 from broker.server import Broker
@@ -114,36 +115,30 @@ async def _one_to_one(where: str, settings: Config, smoke: bool) -> Result:
 def _talk(pairs: list[tuple[socket.socket, socket.socket, str]], passes: int) -> float:
     """Send, deliver and acknowledge; return the CPU of this thread in seconds."""
     begun = time.thread_time()
-    rests: dict[socket.socket, bytes] = {}
+    rests: defaultdict[socket.socket, bytearray] = defaultdict(bytearray)
     for _ in range(passes):
         for sender, _, id in pairs:
             requests = (packb([_SEND.number, f"m{next(_keys)}", [id, TEXT]]) for _ in range(BURST))
             sender.sendall(b"".join(frame(Opcode.CALL, body, 0, number) for number, body in enumerate(requests, 1)))
         for sender, receiver, _ in pairs:
-            _read(sender, rests, Opcode.RESULT)
-            last = unpackb(_read(receiver, rests, Opcode.DIRECT))[0]
+            _read(sender, rests[sender], Opcode.RESULT)
+            last = unpackb(_read(receiver, rests[receiver], Opcode.DIRECT))[0]
             if last:
                 receiver.sendall(frame(Opcode.ACK, packb([last])))
     return time.thread_time() - begun
 
 
-def _read(sock: socket.socket, rests: dict[socket.socket, bytes], wanted: Opcode) -> bytes:
-    """Read a burst of frames; return the body of the last one. RuntimeError for an error."""
-    data, found, body = rests.get(sock, b""), 0, b""
+def _read(sock: socket.socket, rest: bytearray, wanted: Opcode) -> bytes:
+    """Read a burst of frames; return the body of the last one. ``rest``: what was read before. RuntimeError for an
+    error."""
+    found, body = 0, b""
     while found < BURST:
-        data += sock.recv(262_144)
-        position = 0
-        while len(data) - position >= 16:
-            length, _, _, opcode, _, _ = HEADER.unpack_from(data, position)
-            if len(data) - position < length:
-                break
+        rest += sock.recv(262_144)
+        for opcode, _, _, received in frames_in(rest):
             if opcode in (Opcode.ERROR, Opcode.GOAWAY):
-                raise RuntimeError(unpackb(data[position + 16 : position + length]))
+                raise RuntimeError(unpackb(received))
             if opcode == wanted:
-                found, body = found + 1, data[position + 16 : position + length]
-            position += length
-        data = data[position:]
-    rests[sock] = data
+                found, body = found + 1, received
     return body
 
 

@@ -24,7 +24,7 @@ TAIL_ENTRIES = 10_000
 STEP_ENTRIES = 2000
 """Entries of one step of a `ChainCheck`: some 20 ms, in which no other question is answered."""
 _THE_LEDGER = "the ledger"
-"""What `ChainCheck` calls the file: its callers are not told paths."""
+"""What `ChainCheck` calls the file: its callers get no paths."""
 
 
 class VerifyingReader(RowReader):

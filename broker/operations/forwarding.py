@@ -231,8 +231,8 @@ class CallForwarding:
             async with trio.open_nursery() as nursery:
                 for owner, numbers in parts.items():
                     nursery.start_soon(publish, owner, numbers)
-        nobody = Published(Outcome.UNAVAILABLE, code=ErrorCode.OVERLOADED, retry_after_ms=RETRY_MS)
-        found = tuple(results.get(number, nobody) for number in range(len(names)))
+        unanswered = Published(Outcome.UNAVAILABLE, code=ErrorCode.OVERLOADED, retry_after_ms=RETRY_MS)
+        found = tuple(results.get(number, unanswered) for number in range(len(names)))
         result = PublishedMany(found, sum(each.outcome in (Outcome.ACCEPTED, Outcome.MASKED) for each in found))
         return CallAnswer(result, False, pack_body(result) if max_bytes else b"")
 

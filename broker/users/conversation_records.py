@@ -67,7 +67,7 @@ def _place(offset: int, shadowed: str | None) -> tuple[str, str]:
 
 
 def message_item(conversation: str, message: ConversationMessage, shadowed: str | None = None) -> RecordPut:
-    """Return the record of a message. ``shadowed``: its author (plain id), where nobody else is shown it."""
+    """Return the record of a message. ``shadowed``: its author (plain id), where its author alone is shown it."""
     kind, name = _place(message.offset, shadowed)
     return RecordPut(kind, conversation, name, message.at_ms, pack_body(tuple(message)))
 

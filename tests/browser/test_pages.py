@@ -108,6 +108,7 @@ async def test_a_page_watches_a_room_as_events(tmp_path: Path) -> None:
             while online < 2:  # numbers come once a second: the page has its own copy by then
                 _, state = await ann.expect(State)
                 online = state.online
+            assert online == 2
             has_posted.set()
 
 

@@ -123,7 +123,7 @@ class Conversation:
         return self._append(offset, user)
 
     def apply_shadowed(self, offset: int, user: str) -> int:
-        """Add a durable message that its author alone is shown; it is counted for nobody. Returns as `apply_message`.
+        """Add a durable message that its author alone is shown; no unread count has it. Returns as `apply_message`.
 
         It may come after later ones, where all are read from the disk.
         """
@@ -136,11 +136,11 @@ class Conversation:
         return 0
 
     def take_shadowed(self, offset: int) -> str | None:
-        """Return the author of a message that nobody else is shown, and forget it; None = it is no such message."""
+        """Return the author of a message that its author alone is shown, and forget it; None = it is none."""
         return self._shadowed.pop(offset, None)
 
     def shadowed_author(self, offset: int) -> str | None:
-        """Return the author of a message that nobody else is shown; None = it is no such message."""
+        """Return the author of a message that its author alone is shown; None = it is none."""
         return self._shadowed.get(offset)
 
     def _append(self, offset: int, author: str | None) -> int:

@@ -305,7 +305,7 @@ class ServiceDesk:
             raise TooMany("tags")
         return self._row(id)._replace(tags=found)
 
-    # ---- what nobody asks for: assignment, times
+    # ---- assignment, timeouts
 
     def assign(self, now_ms: int) -> DeskConversation | None:
         """Return the next conversation of the queue with the agent it goes to; None = none can go to any.

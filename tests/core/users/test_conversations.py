@@ -41,33 +41,33 @@ class Talking(RuleBasedStateMachine):
 
     @rule(user=users, is_written=st.sampled_from([True] * 9 + [False]), lost=st.sets(st.integers(0, 5), max_size=2))
     def send(self, user: str, is_written: bool, lost: set[int]) -> None:
+        if (offset := self.written_offset(user, is_written=is_written)) == 0:
+            return
+        self.talk.apply_message(offset, user, offset)
+        for number, ((owner, _), device) in enumerate(self.devices.items()):
+            if number not in lost:
+                self.receive(device, offset, f"text {offset}", owner)
+
+    def written_offset(self, user: str, *, is_written: bool) -> int:
+        """Return the offset of a message that a user writes; 0 = it cannot be written."""
         offset = self.talk.allocate()
         assert offset not in self.written
         if not is_written:
             self.talk.give_back(offset)
-            return
-        text = f"text {offset}"
-        self.written[offset] = user, text
-        self.talk.apply_message(offset, user, offset)
-        for number, ((owner, _), device) in enumerate(self.devices.items()):
-            if number not in lost:
-                self.receive(device, offset, text, owner)
+            return 0
+        self.written[offset] = user, f"text {offset}"
+        return offset
 
     @rule(user=users, is_written=st.sampled_from([True] * 9 + [False]))
     def send_shadowed(self, user: str, is_written: bool) -> None:
         """A message that its author alone is shown, on every device of the author."""
-        offset = self.talk.allocate()
-        assert offset not in self.written
-        if not is_written:
-            self.talk.give_back(offset)
+        if (offset := self.written_offset(user, is_written=is_written)) == 0:
             return
-        text = f"text {offset}"
-        self.written[offset] = user, text
         self.shadowed[offset] = user
         self.talk.apply_shadowed(offset, user)
         for (owner, _), device in self.devices.items():
             if owner == user:
-                self.receive(device, offset, text, owner)
+                self.receive(device, offset, f"text {offset}", owner)
 
     def receive(self, device: Device, offset: int, text: str, owner: str) -> None:
         if offset != device.newest + 1:

@@ -281,14 +281,20 @@ def test_long_runs_find_what_short_ones_do_not() -> None:
             machine.events_come_once_and_in_order_and_no_hole_is_silent()
 
 
-def test_opcodes_of_requests_are_kept_apart() -> None:
-    """An ERROR that answers LEAVE ends that room, never a later JOIN."""
+def requested() -> tuple[RoomTable, Wire, RoomMembership, int]:
+    """Return a room whose JOIN was sent, with its table and link, and the sequence of the JOIN."""
     rooms = RoomTable(Posts(), random.Random(1), lambda task, *args: None)
     wire = Wire()
     rooms.link_opened(wire)  # type: ignore[arg-type]
     room = RoomMembership(Mute(), "a", Tier.FULL, None, Inbox())
     rooms.add(room)
     _, _, sequence = wire.sent.pop()
+    return rooms, wire, room, sequence
+
+
+def test_opcodes_of_requests_are_kept_apart() -> None:
+    """An ERROR that answers LEAVE ends that room, never a later JOIN."""
+    rooms, wire, room, sequence = requested()
     rooms.on_frame(Frame(Opcode.JOIN, Lane.CONTROL, 3, sequence, joined("a")))
     rooms.leave(room)
     _, number, sequence = wire.sent.pop()
@@ -299,12 +305,7 @@ def test_opcodes_of_requests_are_kept_apart() -> None:
 
 
 async def test_a_room_that_is_lost_as_soon_as_it_was_joined_is_given_with_the_snapshot_of_its_join() -> None:
-    rooms = RoomTable(Posts(), random.Random(1), lambda task, *args: None)
-    wire = Wire()
-    rooms.link_opened(wire)  # type: ignore[arg-type]
-    room = RoomMembership(Mute(), "a", Tier.FULL, None, Inbox())
-    rooms.add(room)
-    _, _, sequence = wire.sent.pop()
+    rooms, _, room, sequence = requested()
     seen: list[Any] = []
 
     async def join() -> None:
