@@ -60,6 +60,15 @@ def _durable() -> Iterator[Config]:
         yield msgspec.structs.replace(config(), ledger=LedgerConfig(data_dir=name))
 
 
+@contextmanager
+def _null_device() -> Iterator[int]:
+    descriptor = os.open(os.devnull, os.O_WRONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _platform() -> Caller:
     scopes = frozenset({Scope.USERS_WRITE, Scope.DIRECTS_WRITE})
     return Caller("shop", "", "127.0.0.1", lambda room: Role.APP, scopes=scopes)
@@ -142,22 +151,35 @@ def _read(sock: socket.socket, rest: bytearray, wanted: Opcode) -> bytes:
     return body
 
 
+class _Arrivals:
+    """Counts down the links that have not got a message yet."""
+
+    def __init__(self, links: int) -> None:
+        self._left = links
+        self.done = trio.Event()
+
+    def count(self) -> None:
+        """Count one link."""
+        self._left -= 1
+        if self._left == 0:
+            self.done.set()
+
+
 class _Link:
-    """Session of a member, which writes what it is sent to the null device."""
+    """Session of a member, which writes what it is sent to ``null``, the null device."""
 
     is_remote = False
-    left = 0
-    done = trio.Event()
-    null = os.open(os.devnull, os.O_WRONLY)
+
+    def __init__(self, null: int) -> None:
+        self._null = null
+        self.arrivals = _Arrivals(0)
 
     def send(
         self, message: Any, room: int = 0, sequence: int = 0, lane: Any = None, packed: bytes | None = None
     ) -> None:
         """Take a message."""
-        os.write(_Link.null, packed or pack_body(message))
-        _Link.left -= 1
-        if _Link.left == 0:
-            _Link.done.set()
+        os.write(self._null, packed or pack_body(message))
+        self.arrivals.count()
 
 
 async def _group_and_list(settings: Config, smoke: bool) -> list[Result]:
@@ -168,7 +190,8 @@ async def _group_and_list(settings: Config, smoke: bool) -> list[Result]:
         for start in range(200, members, 1000):
             added = names[start : start + 1000]
             await _call(broker, _platform(), "conversations.set_members", id="tea", add=added, remove=[])
-        taken, floors = await _group(broker, names, messages)
+        with _null_device() as null:
+            taken, floors = await _group(broker, names, messages, null)
         with without_rate("conversations.open"), without_rate("conversations.send"):
             for number in range(1, 201):
                 opened = await _call(broker, _user("u0"), "conversations.open", user=f"u{number}")
@@ -194,22 +217,24 @@ async def _group_and_list(settings: Config, smoke: bool) -> list[Result]:
     ]  # fmt: skip
 
 
-async def _group(broker: Broker, names: list[str], messages: int) -> tuple[list[float], list[float]]:
-    """Return the milliseconds of each message from the call to its last link, and of bare writes."""
+async def _group(broker: Broker, names: list[str], messages: int, null: int) -> tuple[list[float], list[float]]:
+    """Return the milliseconds of each message from the call to its last link, and of bare writes to ``null``."""
     taken, floors = [], []
-    links = [_Link() for _ in names]
+    links = [_Link(null) for _ in names]
     for name, link in zip(names, links, strict=True):
         broker.users.add(name, link)  # type: ignore[arg-type]  # as much of a session as the registry uses here
     for _ in range(messages):
-        _Link.left, _Link.done = len(names), trio.Event()
+        arrivals = _Arrivals(len(names))
+        for link in links:
+            link.arrivals = arrivals
         begun = time.perf_counter()
         with without_rate("conversations.send"):
             await _call(broker, _user(names[0]), "conversations.send", conversation="tea", text=TEXT)
-        await _Link.done.wait()
+        await arrivals.done.wait()
         taken.append((time.perf_counter() - begun) * 1000)
         begun = time.perf_counter()
         for _ in names:
-            os.write(_Link.null, TEXT.encode() * 8)
+            os.write(null, TEXT.encode() * 8)
         floors.append((time.perf_counter() - begun) * 1000)
     for name, link in zip(names, links, strict=True):
         broker.users.remove(name, link)  # type: ignore[arg-type]  # as above
