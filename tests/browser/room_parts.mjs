@@ -51,6 +51,20 @@ view.take("moderation.muted", "", { is_muted: false }, at);
 view.take("nothing.known", "", {}, at);
 out.closed = [view.running(["sales"], at + 59_000).length, view.running(["sales"], at + 61_000).length, view.shelf().length, view.explaining, view.mute, view.get("rains", "r").data.shown.length];
 
+// Events overtake counters: one that comes after the end says what was before.
+const late = new RoomView();
+late.take("packets.scheduled", "p", { count: 2 }, at);
+late.take("packets.opened", "p", { count: 2 }, at);
+late.take("packets.emptied", "p", { name: "A" }, at);
+late.take("packets.counted", "p", { taken: 1 }, at);
+late.take("quizzes.opened", "q", {}, at);
+late.take("quizzes.asked", "q", { number: 1, question: {} }, at);
+late.take("quizzes.counted", "q", { number: 1, voters: 1 }, at);
+const asked = late.get("quizzes", "q").data.question.voters;
+late.take("quizzes.closed", "q", { result: { voters: 2 } }, at);
+late.take("quizzes.counted", "q", { number: 1, voters: 1 }, at);
+out.late = [late.get("packets", "p").data.taken, asked, late.get("quizzes", "q").data.question.voters];
+
 // Over a link that was cut: what is one's own comes with each answer, what is over meanwhile stays in Mine.
 const cut = new RoomView();
 cut.joined({ activities: [{ kind: "sales", id: "s", data: { state: "open" } }, { kind: "coupons", id: "c", data: { state: "open" } }] }, at);

@@ -101,6 +101,7 @@ def test_activities_are_folded_from_the_snapshot_and_events(out: Any) -> None:
     assert out["open"] == [1, [667, 333], 1, [["r-1", True]]]
     assert out["order"] == ["r", "p", "s"]
     assert out["closed"] == [1, 0, 1, None, None, 0]
+    assert out["late"] == [2, 1, 2]
 
 
 def test_what_is_ones_own_is_right_after_a_cut(out: Any) -> None:

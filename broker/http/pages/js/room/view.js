@@ -43,7 +43,7 @@ const CHANGES = {
   "polls.revealed": (_, e) => ({ answer: e, state: "revealed" }),
   "quizzes.opened": (_, e) => ({ ...e, state: "running", number: 0, question: null }),
   "quizzes.asked": (_, e) => ({ number: e.number, question: { state: "open", terms: e.question, voters: 0, counts: [] } }),
-  "quizzes.counted": (data, e) => (e.number === data.number ? { question: { ...data.question, voters: e.voters } } : {}),
+  "quizzes.counted": (data, e) => (e.number === data.number && data.question?.state === "open" ? { question: { ...data.question, voters: e.voters } } : {}),
   "quizzes.closed": (data, e) => ({ question: { ...data.question, ...e.result, state: "closed" } }),
   "quizzes.revealed": (data, e) => ({ survivors: e.survivors, question: { ...data.question, state: "revealed", answer: { option: e.option } } }),
   "quizzes.finished": (_, e) => ({ end: e, state: "finished" }),
@@ -63,6 +63,8 @@ const CHANGES = {
   "moderation.modes_changed": (_, e) => e,
   "rankings.changed": (_, e) => e,
 };
+/** Counters, which events overtake: one that comes after the end of its activity is older, and not taken. */
+const COUNTERS = new Set(["sales.counted", "packets.counted", "lotteries.counted", "polls.counted", "quizzes.counted", "pk.score_changed"]);
 /** Events that begin an activity; what else comes of one that is not here is of one that is over, or was never shown. */
 const BEGINS = new Set(["sales.scheduled", "packets.scheduled", "rains.scheduled", "lotteries.announced", "polls.opened", "quizzes.opened", "coupons.opened", "countdowns.started", "rankings.changed"]);
 const without = (drops = [], packet) => drops.filter((each) => each.packet !== packet);
@@ -138,6 +140,7 @@ export class RoomView {
     const key = `${kind} ${SINGLE.has(kind) ? "" : id || data.kind || ""}`;
     let item = this.activities.get(key);
     if (!item && !BEGINS.has(name) && !SINGLE.has(kind)) return null;
+    if (item && item.overAt !== null && COUNTERS.has(name)) return null;
     if (!item) { item = { kind, id: id || data.kind || "", data: {}, own: null, overAt: null }; this.activities.set(key, item); }
     item.data = { ...item.data, ...change(item.data, data) };
     this.#mark(item, nowMs);
