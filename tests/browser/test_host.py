@@ -263,6 +263,29 @@ def test_the_desk_comes_back_after_its_link_was_cut(broker: PageBroker, page: An
     wait_until(lambda: activity(broker, "desk-cut", "products")["explaining"]["product"] == "mug-1")
 
 
+REFUSED_ONCE = """async () => {
+  const base = document.querySelector("link[rel=icon]").href.replace(/art\\/.*/, "client/");
+  const { RequestError } = await import(base + "errors.js"), { client } = roomcastDesk, call = client.call.bind(client);
+  let left = 1;
+  client.call = (operation, ...more) => {
+    if (operation !== "activities.list" || left-- <= 0) return call(operation, ...more);
+    const reply = { code: 303, message: "busy", field: "", retry_after_ms: 100 };
+    return Promise.reject(new RequestError(reply, "overloaded"));
+  };
+}"""
+
+
+def test_a_read_that_a_busy_broker_refuses_is_made_again(broker: PageBroker, page: Any) -> None:
+    shop(broker, "desk-busy")
+    page.goto(f"{broker.viewers}/host/desk-busy?lang=en")
+    page.get_by_role("button", name="Explain next").wait_for()
+    wait_until(lambda: page.evaluate("roomcastDesk.activities.length > 0 && roomcastDesk._timers.size === 0"))
+    page.evaluate(REFUSED_ONCE)
+    deadline_ms = time.time_ns() // 1_000_000 + 600_000
+    broker.call("countdowns.start", room="desk-busy", id="doors", label="Doors", deadline_ms=deadline_ms)
+    page.locator(".running li", has_text="Doors").wait_for()
+
+
 def test_a_restart_of_the_broker_takes_nothing_from_the_desk(browser: Any, tmp_path: Path) -> None:
     port = free_port()
     context = browser.new_context(viewport={"width": 1440, "height": 900})

@@ -45,6 +45,7 @@ const parts = {
 };
 $("#launch").append(parts.numbers.card);
 const desk = new Desk(room, draw);
+globalThis.roomcastDesk = desk;                              // for tests and the browser's console
 addEventListener("languagechange", (event) => { event.detail.hash = ""; });
 
 /** Does something, and says what went wrong in a toast. */

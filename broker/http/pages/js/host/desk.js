@@ -11,7 +11,7 @@ const CHANGES = {
   "products.explain": "explaining", "products.stop_explaining": "explaining", "rooms.set_phase": "phase", "rooms.open": "phase", "rooms.close": "phase",
   "moderation.set_modes": "modes",
 };
-const OWN_MS = 5000;
+const OWN_MS = 5000, AGAIN_MS = 1000;
 const KEYED = new Set(["packets.create", "rains.create", "coupons.create"]);
 
 /** What went wrong, in words of the page. */
@@ -182,7 +182,9 @@ export class Desk {
           this._reportElsewhere("explaining", before, this.explaining.product);
         }
       }
-    } catch (error) { this.lastError = error; }
+    } catch (error) {
+      if (isForNow(error)) this._later(what, Math.max(AGAIN_MS, error.retryAfterMs ?? 0));
+    }
     this.onChange(what);
     if (what === "activities") this.onChange("shelf");
   }
@@ -200,6 +202,9 @@ export class Desk {
     this.onChange("questions");
   }
 }
+
+/** Whether a read that failed may succeed later: it had no answer, or the broker is busy. */
+const isForNow = (error) => error instanceof NoAnswerError || (error instanceof RequestError && error.code >= 300 && error.code < 400);
 
 const hex = (bytes) => [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
