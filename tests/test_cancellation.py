@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,6 @@ class Watcher(RawLink):
             elif isinstance(frame.message, Event):
                 self.seen.append(frame.sequence)
         assert not self.connection.mid_frame, "a frame was cut"
-        await self.stream.aclose()
 
 
 @pytest.mark.integration
@@ -74,11 +74,12 @@ def test_a_broker_that_is_cancelled_while_it_drains_cuts_no_frame_and_keeps_its_
 
     async def stop(instrument: CancelAtStep) -> None:
         broker = a_broker(directory)
-        async with trio.open_nursery() as outside:
+        async with AsyncExitStack() as links, trio.open_nursery() as outside:
             with instrument.scope:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(broker.run)
-                    link = Watcher(await trio.open_tcp_stream(*broker.addresses[0]))
+                    stream = await links.enter_async_context(await trio.open_tcp_stream(*broker.addresses[0]))
+                    link = Watcher(stream)
                     await link.login("dev:max:host")
                     room, _ = await link.join()
                     for number in range(len(posted), len(posted) + 3):

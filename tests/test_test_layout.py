@@ -69,6 +69,33 @@ def test_only_the_support_modules_build_a_broker() -> None:
     }
 
 
+def test_a_stream_is_closed_by_the_block_that_opened_it() -> None:
+    """A test that is cancelled or fails closes its streams: one left open is an error of the test that runs next."""
+
+    def opens(node: ast.AST) -> bool:
+        match node:
+            case ast.Await(ast.Call(ast.Attribute(ast.Name("trio"), "open_tcp_stream"))):
+                return True
+        return False
+
+    for path, tree in trees().items():
+        blocks = [
+            each
+            for node in ast.walk(tree)
+            for each in (
+                [item.context_expr for item in node.items]
+                if isinstance(node, ast.AsyncWith)
+                else node.args
+                if isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "enter_async_context"
+                else []
+            )
+        ]
+        found = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Await) and opens(node)]
+        assert sorted(found) == sorted(each.lineno for each in blocks if opens(each)), path
+
+
 @pytest.mark.parametrize("start", [lambda: subprocess.run(["true"], check=True), lambda: require_marker("a broker")])
 def test_a_test_without_the_marker_cannot_start_a_process_or_a_broker(start: Callable[[], object]) -> None:
     with pytest.raises(pytest.fail.Exception, match="integration"):

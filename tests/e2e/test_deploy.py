@@ -54,13 +54,15 @@ def via(port: int, authority: trustme.CA) -> Callable[[trio.Nursery, Address], A
     authority.configure_trust(context)
 
     async def connect(nursery: trio.Nursery, address: Address) -> BytePipe:
-        tcp = await trio.open_tcp_stream("127.0.0.1", port, local_address=CLIENT)
-        stream = trio.SSLStream(tcp, context, server_hostname="localhost", https_compatible=True)
-        await stream.do_handshake()
-        if not address.is_websocket:
-            return StreamPipe(stream)
-        pipe: BytePipe = await nursery.start(run_websocket, stream, address)
-        return pipe
+        async with AsyncExitStack() as opened:
+            tcp = await opened.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port, local_address=CLIENT))
+            stream = trio.SSLStream(tcp, context, server_hostname="localhost", https_compatible=True)
+            await stream.do_handshake()
+            pipe: BytePipe = (
+                await nursery.start(run_websocket, stream, address) if address.is_websocket else StreamPipe(stream)
+            )
+            opened.pop_all()  # the pipe closes it from now on
+            return pipe
 
     return connect
 
@@ -73,8 +75,8 @@ async def proxy(command: list[str], port: int) -> AsyncIterator[None]:
         with trio.move_on_after(20):
             while process.poll() is None:
                 try:
-                    await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
-                    break
+                    async with await trio.open_tcp_stream("127.0.0.1", port):
+                        break
                 except OSError:
                     await trio.sleep(0.05)
         if process.poll() is not None:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,12 @@ def is_running(pid: int) -> bool:
 
 
 async def test_processes_share_the_ports_and_their_state_is_on_one_page() -> None:
-    async with supervised(3, "api.listen=127.0.0.1:0") as serving:
+    async with supervised(3, "api.listen=127.0.0.1:0") as serving, AsyncExitStack() as connections:
         fields = await ready(serving)
         assert (fields["status"], fields["ready"], fields["processes"]) == ("ok", 3, 3)
         assert set(fields["nodes"]) == {"host-1", "host-2", "host-3"}
-        connections = [await trio.open_tcp_stream("127.0.0.1", serving.port) for _ in range(60)]
+        for _ in range(60):
+            await connections.enter_async_context(await trio.open_tcp_stream("127.0.0.1", serving.port))
 
         async def spread() -> list[float]:
             _, page = await get(serving, "/metrics")
@@ -75,8 +77,7 @@ async def test_processes_share_the_ports_and_their_state_is_on_one_page() -> Non
         counts = await ask_until(spread, lambda found: sum(found) >= 60)
         assert len(counts) == 3
         assert all(counts)
-        for each in connections:
-            await each.aclose()
+        await connections.aclose()
         serving.signal(signal.SIGTERM)
         assert await serving.wait() == 0
 
@@ -91,11 +92,10 @@ async def test_a_rolling_restart_refuses_no_connection() -> None:
             nonlocal connected
             while True:
                 try:
-                    stream = await trio.open_tcp_stream("127.0.0.1", serving.port)
-                    await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                    while await stream.receive_some():
-                        pass
-                    await stream.aclose()
+                    async with await trio.open_tcp_stream("127.0.0.1", serving.port) as stream:
+                        await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                        while await stream.receive_some():
+                            pass
                     connected += 1
                 except (OSError, trio.BrokenResourceError) as error:
                     refused.append(OSError(str(error)))

@@ -192,15 +192,14 @@ async def test_a_body_above_one_mebibyte_is_refused(is_announced: bool) -> None:
         port = int(broker.api_urls[0].rpartition(":")[2])
         size = "Content-Length: 1048577" if is_announced else "Transfer-Encoding: chunked"
         head = f"POST /v1/rooms/open HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{size}\r\n\r\n"
-        stream = await trio.open_tcp_stream("127.0.0.1", port)
-        await stream.send_all(head.encode())
-        if not is_announced:
-            for _ in range(17):
-                await stream.send_all(b"10000\r\n" + b" " * 65536 + b"\r\n")
-        with trio.fail_after(20):
-            answer = await stream.receive_some()
-        assert answer.startswith(b"HTTP/1.1 413")
-        await trio.aclose_forcefully(stream)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(head.encode())
+            if not is_announced:
+                for _ in range(17):
+                    await stream.send_all(b"10000\r\n" + b" " * 65536 + b"\r\n")
+            with trio.fail_after(20):
+                answer = await stream.receive_some()
+            assert answer.startswith(b"HTTP/1.1 413")
 
 
 @pytest.mark.parametrize("query", ["dry_run=yes", "dry_run=", "dry_run=1&dry_run=0", "dryrun=1", "x"])
@@ -311,11 +310,10 @@ async def test_hostile_requests_leave_the_broker_alive() -> None:
     async with api() as (broker, client):
         port = int(broker.api_urls[0].rpartition(":")[2])
         for data in HOSTILE:
-            stream = await trio.open_tcp_stream("127.0.0.1", port)
-            await stream.send_all(data)
-            with trio.move_on_after(0.3):
-                await stream.receive_some()
-            await trio.aclose_forcefully(stream)
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(data)
+                with trio.move_on_after(0.3):
+                    await stream.receive_some()
         assert (await client.get("/healthz")).status_code == 200
         assert (await client.post("/v1/rooms/list", json={})).status_code == 200
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -309,8 +309,8 @@ async def ask(stream: trio.SocketStream) -> bytes:
 
 async def test_connections_above_the_share_of_an_address_and_the_total_are_refused_with_a_wait() -> None:
     limits = ConnectionLimits(**api_limits(4))
-    async with server(limits) as port:
-        streams = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(2)]
+    async with server(limits) as port, AsyncExitStack() as held:
+        streams = [await held.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port)) for _ in range(2)]
         for stream in streams:
             assert (await ask(stream)).startswith(b"HTTP/1.1 200")
         async with await trio.open_tcp_stream("127.0.0.1", port) as third:
@@ -326,7 +326,6 @@ async def test_connections_above_the_share_of_an_address_and_the_total_are_refus
             assert b"Retry-After: 5\r\n" in answer
         for stream in streams:
             assert (await ask(stream)).startswith(b"HTTP/1.1 200")
-            await stream.aclose()
     assert limits.held == 2
 
 

@@ -301,8 +301,7 @@ async def test_pages_of_the_public_origin_may_connect(is_enabled: bool) -> None:
     pages = {"public_origin": "https://live.example.com", "enabled": is_enabled}
     async with running_broker(auth={"secret": "s" * 40}, pages=pages) as broker:
         for origin, status in (("https://live.example.com", 101 if is_enabled else 403), ("https://evil.example", 403)):
-            stream = await trio.open_tcp_stream("127.0.0.1", broker.addresses[0][1])
-            async with stream:
+            async with await trio.open_tcp_stream("127.0.0.1", broker.addresses[0][1]) as stream:
                 await stream.send_all(
                     f"GET / HTTP/1.1\r\nHost: live.example.com\r\nOrigin: {origin}\r\nUpgrade: websocket\r\n"
                     "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"

@@ -425,8 +425,7 @@ async def test_a_silent_link_is_cut() -> None:
 
 async def test_a_page_that_only_listens_keeps_its_websocket_and_a_dead_one_is_cut() -> None:
     async with running_broker() as broker:
-        stream = await trio.open_tcp_stream("127.0.0.1", broker.addresses[0][1])
-        async with stream:
+        async with await trio.open_tcp_stream("127.0.0.1", broker.addresses[0][1]) as stream:
             texts = [
                 {"op": "HELLO", "body": {"magic": MAGIC, "version_min": 1, "version_max": 1}},
                 {"op": "AUTH", "body": {"token": "dev:eve"}},

@@ -241,8 +241,7 @@ async def test_the_client_that_a_proxy_names_is_the_watcher() -> None:
 
 async def test_bytes_after_the_request_end_the_stream() -> None:
     async with running_broker() as broker:
-        stream = await trio.open_tcp_stream(*broker.addresses[0])
-        async with stream:
+        async with await trio.open_tcp_stream(*broker.addresses[0]) as stream:
             await stream.send_all(b"GET /watch/lobby HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
             await stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
@@ -258,8 +257,7 @@ async def test_a_watcher_that_does_not_read_misses_chat_and_is_counted() -> None
         queue=queue, room={"policy": "off"}, link={"send_buffer_bytes": 16384, "frames_per_s": 0}
     ) as broker:
         async with joined_link(broker, "dev:ann:host") as (ann, number):
-            stream = await trio.open_tcp_stream(*broker.addresses[0])
-            async with stream:
+            async with await trio.open_tcp_stream(*broker.addresses[0]) as stream:
                 await stream.send_all(b"GET /watch/lobby HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 sequence = 0
 

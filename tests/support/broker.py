@@ -179,8 +179,7 @@ class RawLink:
 @asynccontextmanager
 async def raw_link(broker: Broker) -> AsyncIterator[RawLink]:
     """Open a TCP link to ``broker``."""
-    stream = await trio.open_tcp_stream(*broker.addresses[0])
-    async with stream:
+    async with await trio.open_tcp_stream(*broker.addresses[0]) as stream:
         yield RawLink(stream)
 
 
