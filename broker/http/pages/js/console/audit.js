@@ -62,5 +62,5 @@ function verdict(found) {
   const scope = t(found.is_whole ? "au.whole" : "au.last", { n: number(found.entries) });
   return card(t("au.chain"),
     el("p.plain-list", {}, el(`span.chip.${found.holds ? "good" : "bad"}`, {}, t(found.holds ? "au.holds" : "au.broken")), " ", found.problem || scope),
-    el("p.plain-list.muted", {}, t("au.anchor"), " ", el("span.mono.wraps", {}, `${found.last}:${found.hash}`)));
+    el("p.plain-list.muted", {}, t("au.anchor"), " ", el("span.mono", {}, `${found.last}:${found.hash}`)));
 }
