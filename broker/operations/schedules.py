@@ -20,6 +20,7 @@ from protocol.operations.schedules import (
     ChangeSchedule,
     CreateSchedule,
     ListSchedules,
+    MoveCountdownTo,
     SchedulePage,
     StartCountdownAt,
     StopCountdownNow,
@@ -110,6 +111,12 @@ async def _start(parts: Parts, caller: Caller, request: StartCountdownAt) -> Any
     return await command(parts, caller, request.room, key, start, creates=True)
 
 
+async def _move(parts: Parts, caller: Caller, request: MoveCountdownTo) -> Any:
+    key = countdowns.Countdown.kind, request.id
+    move = countdowns.MoveCountdown(request.deadline_ms, request.known_ms)
+    return await command(parts, caller, request.room, key, move)
+
+
 async def _stop(parts: Parts, caller: Caller, request: StopCountdownNow) -> Any:
     key = countdowns.Countdown.kind, request.id
     return await command(parts, caller, request.room, key, countdowns.StopCountdown())
@@ -122,4 +129,5 @@ HANDLERS: dict[str, Handler] = {
     "schedules.list": _list,
     "countdowns.start": _start,
     "countdowns.stop": _stop,
+    "countdowns.move": _move,
 }

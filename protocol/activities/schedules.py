@@ -12,6 +12,7 @@ __all__ = [
     "REPORTS",
     "ROWS",
     "VIEWS",
+    "CountdownMoved",
     "CountdownStarted",
     "CountdownStopped",
     "JobChanged",
@@ -103,6 +104,12 @@ class CountdownStarted(NamedTuple):
     deadline_ms: int
 
 
+class CountdownMoved(NamedTuple):
+    """A countdown goes to another time."""
+
+    deadline_ms: int
+
+
 class CountdownStopped(NamedTuple):
     """A countdown is stopped before its deadline."""
 
@@ -132,6 +139,10 @@ ROWS: tuple[ActivityEventRow, ...] = (
     ),
     ActivityEventRow(
         "countdowns.started", Via.EVENT, CountdownStarted, _countdown, "A countdown has started.", _A_COUNTDOWN,
+    ),
+    ActivityEventRow(
+        "countdowns.moved", Via.EVENT, CountdownMoved, record(CountdownMoved, (_count,)),
+        "A countdown has another deadline.", CountdownMoved(1_790_000_630_000),
     ),
     ActivityEventRow(
         "countdowns.stopped", Via.EVENT, CountdownStopped, record(CountdownStopped, ()),

@@ -289,6 +289,7 @@ from ..operations.schedules import (
     CountdownState,
     CreateSchedule,
     ListSchedules,
+    MoveCountdownTo,
     SchedulePage,
     StartCountdownAt,
     StopCountdownNow,
@@ -707,6 +708,9 @@ class TypedCall(Protocol):
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> CountdownState: ...
     @overload
     async def __call__(self, operation: Literal["countdowns.stop"] | StopCountdownNow, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> CountdownState: ...
+    @overload
+    async def __call__(self, operation: Literal["countdowns.move"] | MoveCountdownTo, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> CountdownState: ...
     @overload
     async def __call__(self, operation: Literal["products.put"] | PutProduct, /, *,

@@ -81,6 +81,16 @@ class StartCountdownAt(NamedTuple):
     deadline_ms: int
 
 
+class MoveCountdownTo(NamedTuple):
+    """Give a countdown another deadline. ``known_ms``: the deadline that the caller knows; STALE where another one has
+    moved it meanwhile."""
+
+    room: str
+    id: str
+    deadline_ms: int
+    known_ms: int
+
+
 class StopCountdownNow(NamedTuple):
     """End a countdown before its deadline."""
 
@@ -147,5 +157,15 @@ ROWS: tuple[OperationRow, ...] = (
         "End a countdown before its deadline.",
         scope=Scope.COMMERCE_WRITE, roles=DIRECTION, durable=True, errors=_AGAIN,
         example=(StopCountdownNow("live-1", "c-1"), _COUNTDOWN._replace(is_over=True)),
+    ),
+    row(
+        392, "countdowns.move", MoveCountdownTo, (room_name, _id, _time, _time), CountdownState, _state,
+        "Give a countdown another deadline.",
+        scope=Scope.COMMERCE_WRITE, roles=DIRECTION, durable=True,
+        errors=(ErrorCode.OUT_OF_STATE, ErrorCode.STALE, *_AGAIN),
+        example=(
+            MoveCountdownTo("live-1", "c-1", _AT_MS + 30_000, _AT_MS),
+            _COUNTDOWN._replace(deadline_ms=_AT_MS + 30_000),
+        ),
     ),
 )  # fmt: skip

@@ -198,8 +198,7 @@ def test_an_activity_that_gets_more_time_shows_it(broker: PageBroker, viewers: V
     end = now_ms() + 600_000
     broker.call("countdowns.start", room="longer", id="c", label="Doors", deadline_ms=end)
     page.locator(".act.countdown p", has_text="9:5").wait_for()
-    broker.call("countdowns.stop", room="longer", id="c")
-    broker.call("countdowns.start", room="longer", id="d", label="Doors", deadline_ms=end + 30_000)
+    broker.call("countdowns.move", room="longer", id="c", deadline_ms=end + 30_000, known_ms=end)
     page.locator(".act.countdown p", has_text="10:2").wait_for()
     assert page.locator(".act.countdown").count() == 1
 

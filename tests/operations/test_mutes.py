@@ -30,6 +30,7 @@ ALLOWED = {
     "conversations.recall": "takes back what was said",
     "conversations.report_position": "says nothing",
     "conversations.send": "refuses a muted user itself, and takes what a shadow-muted one says without sending it",
+    "countdowns.move": "says nothing",
     "countdowns.stop": "says nothing",
     "coupons.claim": "takes what is offered: a keyword is compared, and not shown",
     "dictionaries.use": "chooses the compression of the user's own link",

@@ -168,6 +168,7 @@ async def test_every_row_answers_with_its_own_record(directory: Path) -> None:
                     "schedules.change",
                     "schedules.cancel",
                     "countdowns.start",
+                    "countdowns.move",
                     "countdowns.stop",
                     "dictionaries.use",
                     "polls.reveal",

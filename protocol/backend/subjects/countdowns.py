@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...operations.schedules import CountdownState, StartCountdownAt, StopCountdownNow
+from ...operations.schedules import CountdownState, MoveCountdownTo, StartCountdownAt, StopCountdownNow
 from ..calls import AsyncBackendCall, BackendCall
 
 __all__ = ["AsyncCountdownsCalls", "CountdownsCalls"]
@@ -26,6 +26,13 @@ class CountdownsCalls:
         result: CountdownState = self._call("countdowns.stop", StopCountdownNow(room, id), None, dry_run)
         return result
 
+    def move(self, *, room: str, id: str, deadline_ms: int, known_ms: int, dry_run: bool = False) -> CountdownState:
+        """Give a countdown another deadline. Scope: commerce:write."""
+        result: CountdownState = self._call(
+            "countdowns.move", MoveCountdownTo(room, id, deadline_ms, known_ms), None, dry_run
+        )
+        return result
+
 
 class AsyncCountdownsCalls:
     """Operations on countdowns."""
@@ -43,4 +50,13 @@ class AsyncCountdownsCalls:
     async def stop(self, *, room: str, id: str, dry_run: bool = False) -> CountdownState:
         """End a countdown before its deadline. Scope: commerce:write."""
         result: CountdownState = await self._call("countdowns.stop", StopCountdownNow(room, id), None, dry_run)
+        return result
+
+    async def move(
+        self, *, room: str, id: str, deadline_ms: int, known_ms: int, dry_run: bool = False
+    ) -> CountdownState:
+        """Give a countdown another deadline. Scope: commerce:write."""
+        result: CountdownState = await self._call(
+            "countdowns.move", MoveCountdownTo(room, id, deadline_ms, known_ms), None, dry_run
+        )
         return result

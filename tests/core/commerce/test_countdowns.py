@@ -6,9 +6,9 @@ import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.strategies import sampled_from
 
-from broker.core.commerce.countdowns import Countdown, StartCountdown, StopCountdown
+from broker.core.commerce.countdowns import Countdown, MoveCountdown, StartCountdown, StopCountdown
 from broker.core.commerce.schedules import MAX_AHEAD_MS
-from protocol.activities.schedules import CountdownStarted
+from protocol.activities.schedules import CountdownMoved, CountdownStarted
 from protocol.codes import ErrorCode, Role
 from protocol.operations.schedules import CountdownState
 from tests.support.activities import ActivityDriver, viewer
@@ -59,7 +59,35 @@ def test_a_deadline_that_is_past_or_too_far_is_refused(in_ms: int) -> None:
     assert (refusal.code, refusal.field) == (ErrorCode.BAD_FIELD, "deadline_ms")
 
 
+def test_a_countdown_that_is_moved_ends_at_its_new_deadline() -> None:
+    driver = new_driver()
+    driver.ask(SOON, HOST)
+    later = MoveCountdown(SOON.deadline_ms + 30_000, SOON.deadline_ms)
+    moved = driver.ask(later, HOST)
+    assert moved == CountdownState("c", SOON.label, SOON.deadline_ms + 30_000)
+    assert driver.events[-1].data == CountdownMoved(SOON.deadline_ms + 30_000)
+    driver.restart()
+    assert driver.ask(later, HOST) == moved  # asked again: nothing more happens
+    refusal = driver.refusal_of(later._replace(deadline_ms=SOON.deadline_ms + 60_000), HOST)
+    assert (refusal.code, refusal.field) == (ErrorCode.STALE, "known_ms")
+    driver.pass_time(89_999)
+    assert not driver.activity.state().is_over
+    driver.pass_time(1)
+    assert driver.activity.state().is_over
+    assert driver.refusal_of(MoveCountdown(START + 200_000, moved.deadline_ms), HOST).code is ErrorCode.OUT_OF_STATE
+    assert len(driver.events) == 2
+
+
+@pytest.mark.parametrize("in_ms", [-1, 0, MAX_AHEAD_MS + 1])
+def test_a_countdown_is_not_moved_to_the_past_or_too_far(in_ms: int) -> None:
+    driver = new_driver()
+    driver.ask(SOON, HOST)
+    refusal = driver.refusal_of(MoveCountdown(START + in_ms, SOON.deadline_ms), HOST)
+    assert (refusal.code, refusal.field) == (ErrorCode.BAD_FIELD, "deadline_ms")
+
+
 def test_a_countdown_must_exist() -> None:
+    assert new_driver().refusal_of(MoveCountdown(START + 1, START), HOST).code is ErrorCode.UNKNOWN_ACTIVITY
     assert new_driver().refusal_of(StopCountdown(), HOST).code is ErrorCode.UNKNOWN_ACTIVITY
 
 
@@ -80,6 +108,10 @@ class CountdownMachine(RuleBasedStateMachine):
     @rule(in_ms=sampled_from([0, 1, 5000]), name=sampled_from(["a", "b"]))
     def start(self, in_ms: int, name: str) -> None:
         self.driver.send(StartCountdown(name, START + in_ms), HOST)
+
+    @rule(in_ms=sampled_from([1, 4000, 6000]), known_ms=sampled_from([1, 4000, 5000, 6000]))
+    def move(self, in_ms: int, known_ms: int) -> None:
+        self.driver.send(MoveCountdown(START + in_ms, START + known_ms), HOST)
 
     @rule()
     def stop(self) -> None:
@@ -106,9 +138,9 @@ class CountdownMachine(RuleBasedStateMachine):
     @invariant()
     def it_starts_and_ends_once(self) -> None:
         self.driver.check()
-        names = [fact.name for fact in self.driver.facts]
+        names = [fact.name for fact in self.driver.facts if fact.name != "moved"]
         assert names in ([], ["started"], ["started", "ended"])
-        events = [event.name for event in self.driver.events]
+        events = [event.name for event in self.driver.events if event.name != "countdowns.moved"]
         assert events in ([], ["countdowns.started"], ["countdowns.started", "countdowns.stopped"])
 
     def teardown(self) -> None:

@@ -30,10 +30,7 @@ const act = {
   titleOf: (sku) => desk.products.find(({ product }) => product.id === sku)?.product.title ?? sku,
   setModes,
   canCall: (operation) => canCall(operation),
-  /** A countdown keeps its deadline: a later one takes its place. */
-  async extend({ id, data: { label, deadline_ms: deadline } }) {
-    if (await act.call("countdowns.start", { id: `countdown-${Math.round(desk.now).toString(36)}`, label, deadline_ms: deadline + 30000 })) await act.call("countdowns.stop", { id });
-  },
+  extend: ({ id, data: { deadline_ms: deadline } }) => act.call("countdowns.move", { id, deadline_ms: deadline + 30000, known_ms: deadline }),
   reveal: (id, number) => attempt(() => desk.reveal(id, number)),
   answered(ask) { desk.questions.answer(ask.key); drawQuestions(); toast(t("asks.done"), { label: t("asks.pin"), run: () => act.pinAnswer(ask) }); },
   pinAnswer: (ask) => parts.launch.open("pin", { text: ask.text }),

@@ -3,6 +3,7 @@
 export const OPERATIONS = {
   "countdowns.start": [390, "CountdownState"],
   "countdowns.stop": [391, "CountdownState"],
+  "countdowns.move": [392, "CountdownState"],
 };
 export const RECORDS = {
   "CountdownState": [["id", "text 1..64"], ["label", "characters 1..64"], ["deadline_ms", "integer 0.."], ["is_over", "boolean", false]],

@@ -53,6 +53,7 @@ const CHANGES = {
   "coupons.refilled": () => ({ exhausted: false }),
   "coupons.closed": () => ({ state: "closed" }),
   "countdowns.started": (_, e) => ({ ...e, state: "open" }),
+  "countdowns.moved": (_, e) => e,
   "pk.started": (_, e) => ({ ...e, phase: "running", score: 0, other_score: 0 }),
   "pk.score_changed": (_, e) => e,
   "pk.ended": (_, e) => ({ ...e, phase: "ended" }),
