@@ -197,13 +197,14 @@ async def _group_and_list(settings: Config, smoke: bool) -> list[Result]:
                 opened = await _call(broker, _user("u0"), "conversations.open", user=f"u{number}")
                 await _call(broker, _user("u0"), "conversations.send", conversation=opened.id, text=TEXT)
         lists, packs = [], []
-        for _ in range(5 if smoke else 50):
-            begun = time.perf_counter()
-            found = await _call(broker, _user("u0"), "conversations.list", limit=200)
-            middle = time.perf_counter()
-            pack_body(tuple(found))
-            packs.append((time.perf_counter() - middle) * 1000)
-            lists.append((middle - begun) * 1000)
+        with without_rate("conversations.list"):
+            for _ in range(5 if smoke else 50):
+                begun = time.perf_counter()
+                found = await _call(broker, _user("u0"), "conversations.list", limit=200)
+                middle = time.perf_counter()
+                pack_body(tuple(found))
+                packs.append((time.perf_counter() - middle) * 1000)
+                lists.append((middle - begun) * 1000)
     return [
         Result(
             "conversations", f"a message to {members:,} members with a link, p99", _p99(taken), "ms", GROUP_GOAL_MS,

@@ -139,12 +139,16 @@ def _send(parts: Parts, caller: Caller, request: SendMessage) -> SentMessage | D
     if other and service.table.blocks(qualify(caller.tenant, other), user):
         raise OperationError(ErrorCode.NOT_ALLOWED, "is not possible", "conversation")
     is_shadowed = False
+    content = pack_body(tuple(request))  # before words are masked: the lists may have changed when it is sent again
     if not caller.is_backend:
         is_shadowed = check_mute(parts, caller)
         request, is_hidden = _screened(parts, caller, request)
         is_shadowed |= is_hidden
+        wait_s = service.group_wait_s(conversation, parts.clock())
+        if wait_s:
+            rule = "of the group: too many messages"
+            raise OperationError(ErrorCode.RATE_LIMITED, rule, "conversation", max(1, round(wait_s * 1000)))
     parts.charge_messages(caller, 1)
-    content = pack_body(tuple(request))
     key = make_key("conversations.send", caller.account, caller.key, content=content)
     message = ConversationMessage(
         0, user, "" if caller.is_backend else caller.name, 0, request.text or "", request.media, request.reply_to,
@@ -245,7 +249,10 @@ async def _recall(parts: Parts, caller: Caller, request: RecallMessage) -> Recal
 
 def _show_typing(parts: Parts, caller: Caller, request: ShowTyping) -> TypingShown:
     conversation, user = find_own(parts, caller, request.conversation)
-    return TypingShown(0 if _is_muted(parts, caller) else _service(parts).show_typing(conversation, user))
+    service = _service(parts)
+    if not _is_muted(parts, caller):
+        service.show_typing(conversation, user)
+    return TypingShown(service.typing_members(conversation))
 
 
 def _is_muted(parts: Parts, caller: Caller) -> bool:
@@ -306,6 +313,8 @@ async def _block(parts: Parts, caller: Caller, request: BlockUser) -> BlockedUse
     await _written(lambda on_done: service.block(user, other, on_done, is_blocked=request.blocked))
     if parts.presences is not None:
         parts.presences.note(user)
+    if parts.rtc is not None and request.blocked:
+        parts.rtc.end_between(user, qualify(caller.tenant, other))
     return BlockedUser(request.user, request.blocked)
 
 
@@ -338,13 +347,18 @@ async def _set_members(parts: Parts, caller: Caller, request: ChangeMembers) -> 
 
 def _members(parts: Parts, caller: Caller, request: ListConversationMembers) -> MemberPositions:
     if caller.is_backend:
-        conversation = find_conversation(parts, caller, request.conversation)
+        conversation, viewer = find_conversation(parts, caller, request.conversation), ""
     else:
-        conversation, _ = find_own(parts, caller, request.conversation)
-    after = request.cursor or ""
+        conversation, viewer = find_own(parts, caller, request.conversation)
+    after, table = request.cursor or "", _service(parts).table
     names = sorted(name for name in conversation.members if name > after)
     page = list(islice(names, request.limit))
-    items = tuple(MemberPosition(name, *conversation.members[name].position) for name in page)
+    items = tuple(
+        MemberPosition(name)
+        if viewer and table.blocks(qualify(caller.tenant, name), viewer)
+        else MemberPosition(name, *conversation.members[name].position)
+        for name in page
+    )
     return MemberPositions(items, page[-1] if len(names) > len(page) else None)
 
 

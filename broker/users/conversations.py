@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 
+from broker.core.limits.rate_limit import Rate, SingleGcra
 from broker.core.tenants.names import plain_name, qualify, tenant_of
 from broker.core.users.conversations import (
     MAX_GROUP_MEMBERS,
@@ -67,6 +68,10 @@ PUSH_STEP = 100
 """Links that are written to between two checkpoints of the event loop."""
 MAX_PUSHES = 10_000
 """Messages of large groups that wait to be pushed; a further one is read from the history."""
+MAX_PUSHED_LINKS = 500_000
+"""Members, of all these messages together, whom they are still to be shown: some 4 MB."""
+GROUP_RATE = Rate(20, 100)
+"""Messages of users to one group, a second and at once."""
 
 OnSent = Callable[[LedgerResult], None]
 
@@ -91,7 +96,11 @@ class Conversations:
         self._users = users
         self._unix_ms = unix_ms
         self._events = events
+        self.on_known: Callable[[str], object] = lambda user: None
+        """Called with a user (qualified id) whom members of a conversation see from now on, or no more."""
         self._pushes: deque[tuple[Direct, bytes, list[str]]] = deque()
+        self._pushed_links = 0
+        self._group_rate = SingleGcra(GROUP_RATE)
         self._wake = trio.Event()
         self.sent = 0
         """Messages that are durable."""
@@ -121,6 +130,7 @@ class Conversations:
                 self._wake = trio.Event()
                 await self._wake.wait()
             direct, packed, users = self._pushes.popleft()
+            self._pushed_links -= len(users)
             for number, user in enumerate(users, 1):
                 self._users.send(user, direct, Lane.COMMERCE, packed)
                 if number % PUSH_STEP == 0:
@@ -220,6 +230,8 @@ class Conversations:
                     self.table.join(changed, user, joined, position)
                 for user in remove:
                     self.table.leave(changed, user)
+                for user in (*add, *remove):
+                    self.on_known(qualify(tenant, user))
                 self._written(entries, result)
                 if self._inboxes is None:
                     self._show(tenant, add, activity_payload("conversations.joined", id, has_joined), now_ms)
@@ -247,6 +259,19 @@ class Conversations:
             self._inboxes.written(entries, result.direct_ids)
 
     # ---- messages
+
+    def group_wait_s(self, conversation: Conversation, now: float) -> float:
+        """Count a message of a user to a group; return the seconds to wait where there are too many, 0.0 = it passes.
+
+        A message to a group costs as many as it has members: without it, a few users could fill the broker.
+        """
+        if not conversation.is_group:
+            return 0.0
+        busy_until = self._group_rate.charge(conversation.busy_until, now)
+        wait_s = self._group_rate.wait_s(busy_until, now)
+        if not wait_s:
+            conversation.busy_until = busy_until
+        return wait_s
 
     def send(
         self,
@@ -295,6 +320,8 @@ class Conversations:
                     dropped = conversation.apply_shadowed(offset, message.user)
                 else:
                     dropped = conversation.apply_message(offset, message.user, now_ms, message.text)
+                    if conversation.has_just_written(message.user):
+                        self.on_known(author)
                 if dropped:
                     removal = message_removal(id, dropped, conversation.take_shadowed(dropped))
                     self._store.record((removal,), lambda result: None)
@@ -316,10 +343,11 @@ class Conversations:
         direct = Direct(0, MessageType.ACTIVITY, at_ms, payload)
         qualified = [name for user in users if (name := qualify(tenant, user)) in self._users]
         if len(qualified) > INBOX_MEMBERS:
-            if len(self._pushes) >= MAX_PUSHES:
+            if len(self._pushes) >= MAX_PUSHES or self._pushed_links + len(qualified) > MAX_PUSHED_LINKS:
                 self.not_pushed += 1
                 return
             self._pushes.append((direct, pack_body(direct), qualified))
+            self._pushed_links += len(qualified)
             self._wake.set()
             return
         for user in qualified:
@@ -351,6 +379,7 @@ class Conversations:
             if isinstance(result, Committed):
                 self.recalled += conversation.author(offset) is not None
                 conversation.apply_recall(offset)
+                self.on_known(qualify(tenant, message.user))
                 self._written(entries, result)
                 if not is_kept_in_inboxes:
                     self._show(tenant, members, activity_payload("conversations.recalled", plain_id, data), now_ms)
@@ -394,24 +423,31 @@ class Conversations:
         own = PositionChanged(user, *member.position, member.unread)
         self._show(tenant, (user,), activity_payload("conversations.position", id, own), at_ms)
         if len(conversation.members) <= INBOX_MEMBERS:
-            others = [name for name in conversation.members if name != user]
+            others = [name for name in self.viewers(conversation, user) if name != user]
             payload = activity_payload("conversations.position", id, own._replace(unread=None))
             self._show(tenant, others, payload, at_ms)
 
-    def show_typing(self, conversation: Conversation, user: str) -> int:
-        """Show the other members that a member is typing; return how many have a link."""
+    def viewers(self, conversation: Conversation, user: str) -> list[str]:
+        """Return the members (plain ids) that may see what a member does: those whom it does not block."""
+        own = qualify(tenant_of(conversation.id), user)
+        return [name for name in conversation.members if not self.table.blocks(own, name)]
+
+    def typing_members(self, conversation: Conversation) -> int:
+        """Return to how many other members typing is shown, whoever of them has a link: 0 in large groups."""
+        count = len(conversation.members)
+        return 0 if count > INBOX_MEMBERS else count - 1
+
+    def show_typing(self, conversation: Conversation, user: str) -> None:
+        """Show the other members that a member is typing."""
         if len(conversation.members) > INBOX_MEMBERS:
-            return 0
+            return
         tenant, at_ms = tenant_of(conversation.id), self._unix_ms()
         payload = activity_payload("conversations.typing", plain_name(conversation.id), UserTyping(user))
-        direct, shown = Direct(0, MessageType.ACTIVITY, at_ms, payload), 0
-        for name in conversation.members:
+        direct = Direct(0, MessageType.ACTIVITY, at_ms, payload)
+        for name in self.viewers(conversation, user):
             qualified = qualify(tenant, name)
-            if name == user or self.table.blocks(qualified, user):
-                continue
-            shown += qualified in self._users
-            self._users.send(qualified, direct, Lane.AMBIENT)
-        return shown
+            if name != user and not self.table.blocks(qualified, user):
+                self._users.send(qualified, direct, Lane.AMBIENT)
 
     # ---- block lists, history, erasure
 

@@ -50,6 +50,7 @@ class Presences:
         self._unix_ms = unix_ms
         self._hidden: set[str] = set()
         self._changed: set[str] = set()
+        conversations.on_known = self.note
         self._wake = trio.Event()
         self.sent = 0
         """Changes that watchers were sent."""
@@ -99,18 +100,19 @@ class Presences:
             return False
         if not watcher:
             return True
-        is_hidden = user in self._hidden or self._preferences.is_hidden(user)
-        return not is_hidden and not self._conversations.table.blocks(user, plain_name(watcher))
+        if user in self._hidden or self._preferences.is_hidden(user):
+            return False
+        table = self._conversations.table
+        return not table.blocks(user, plain_name(watcher)) and table.is_known(user, watcher)
 
     def watch(self, watcher: str, users: Sequence[str]) -> list[bool]:
-        """Let a user watch others; return for each whether it is shown as online now. One with whom the watcher shares
-        no conversation is always offline."""
-        known = [user for user in users if self._conversations.table.share(watcher, user)]
-        self.table.watch(watcher, known)
-        shown = {user: self.is_shown(user, watcher) for user in known}
-        for user, is_online in shown.items():
+        """Let a user watch others; return for each whether it is shown as online now. One that has nothing to do with
+        the watcher (`ConversationTable.is_known`) is offline until it has."""
+        self.table.watch(watcher, users)
+        shown = [self.is_shown(user, watcher) for user in users]
+        for user, is_online in zip(users, shown, strict=True):
             self.table.must_send(user, watcher, is_online=is_online)
-        return [shown.get(user, False) for user in users]
+        return shown
 
     def set_visible(self, user: str, on_done: Callable[[LedgerResult], None], *, is_visible: bool) -> SubmitResult:
         """Show a user to its watchers, or hide it."""

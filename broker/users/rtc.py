@@ -95,6 +95,12 @@ class RtcService:
         caller, callee = map(plain_name, call.users)
         self._report("rtc.ended", call, RtcEndedData(call.id, caller, callee, why.value, lasted_ms))
 
+    def end_between(self, callee: str, caller: str) -> None:
+        """End the call of two users (qualified ids), as the first one wants none of the other any more."""
+        call = self.table.of_user(callee)
+        if call is not None and caller in call.users:
+            self.end(call, CallEnd.HUNG_UP if call.answered_at is not None else CallEnd.REJECTED)
+
     def forget(self, user: str) -> None:
         """End the call of a user who is being erased."""
         call = self.table.of_user(user)

@@ -152,9 +152,9 @@ class ShowTyping(NamedTuple):
 
 
 class TypingShown(NamedTuple):
-    """How many members were shown it: those with an open link."""
+    """How many other members see it where they have a link, whoever has one: 0 in a group of more than 200."""
 
-    shown: int
+    members: int
 
 
 class ReadHistory(NamedTuple):
@@ -204,11 +204,11 @@ class ListConversationMembers(NamedTuple):
 
 
 class MemberPosition(NamedTuple):
-    """A member, and how far it has received and read."""
+    """A member, and how far it has received and read; 0 of one that blocks the caller."""
 
     user: str
-    delivered: int
-    read: int
+    delivered: int = 0
+    read: int = 0
 
 
 class MemberPositions(NamedTuple):

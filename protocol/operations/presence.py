@@ -16,8 +16,8 @@ MAX_WATCHED = 100
 class WatchPresence(NamedTuple):
     """Ask which of these users are online, and be sent changes from now on, in place of the users watched before.
 
-    A viewer is shown those with whom it shares a conversation, as long as it has a link; a backend watches no user, it
-    is shown all of them once.
+    A viewer is shown those who are in a group with it or have written to it, as long as it has a link; a backend
+    watches no user, it is shown all of them once.
     """
 
     users: tuple[str, ...]

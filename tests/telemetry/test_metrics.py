@@ -85,6 +85,7 @@ NOT_COUNTERS = {
     "broker.ledger.stream_rows:next_number": "number of a stream",
     "broker.core.users.conversations:next": "offset in a conversation",
     "broker.core.users.conversations:unread": "state that a user gets",
+    "broker.core.users.conversations:written": "state that decides who sees whom",
     "broker.core.nodes.restarts:total": "processes of a supervisor, which has no broker",
 }
 """Public attributes that grow by additions and count nothing that an operator would watch."""

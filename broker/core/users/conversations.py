@@ -16,7 +16,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from broker.core.tenants.names import qualify, tenant_of
+from broker.core.tenants.names import plain_name, qualify, tenant_of
 
 __all__ = [
     "MAX_BLOCKED", "MAX_CONVERSATIONS", "MAX_GROUP_MEMBERS", "MAX_KEPT_MESSAGES", "MAX_MEMBERSHIPS", "MAX_OF_USER",
@@ -53,14 +53,15 @@ class ReadPosition(NamedTuple):
 
 class GroupMember:
     """One member of a conversation. ``joined``: the last offset before it came, of which it sees nothing; ``asked``:
-    the highest position that was asked for, durable or not."""
+    the highest position that was asked for, durable or not; ``written``: of two, messages of it that are counted."""
 
-    __slots__ = ("asked", "joined", "position", "unread")
+    __slots__ = ("asked", "joined", "position", "unread", "written")
 
     def __init__(self, joined: int, position: ReadPosition) -> None:
         self.joined = joined
         self.position = self.asked = position
         self.unread = 0
+        self.written = 0
 
 
 class Conversation:
@@ -70,6 +71,7 @@ class Conversation:
         "_authors",
         "_first",
         "_shadowed",
+        "busy_until",
         "created_ms",
         "id",
         "is_group",
@@ -87,6 +89,8 @@ class Conversation:
         self.is_group = is_group
         self.created_ms = created_ms
         self.last_at_ms = created_ms
+        self.busy_until = 0.0
+        """Monotonic time until which the messages of a group leave no room in its rate; see `SingleGcra`."""
         self.members: dict[str, GroupMember] = {}
         self.preview = "", ""
         """Author and beginning of the text of the last message; empty where that is recalled."""
@@ -146,6 +150,7 @@ class Conversation:
     def _append(self, offset: int, author: str | None) -> int:
         self._authors.extend([None] * (offset - self._first - len(self._authors)))
         self._authors.append(author)
+        self._count_written(author, 1)
         self.last = offset
         self.next = max(self.next, offset + 1)
         if len(self._authors) <= MAX_KEPT_MESSAGES:
@@ -155,6 +160,15 @@ class Conversation:
         del self._authors[0]
         self._first += 1
         return dropped
+
+    def has_just_written(self, user: str) -> bool:
+        """Return whether the one message of a user that is counted is the last one; False in groups."""
+        member = self.members.get(user)
+        return member is not None and member.written == 1 and self.author(self.last) == user
+
+    def _count_written(self, author: str | None, change: int) -> None:
+        if author is not None and not self.is_group and author in self.members:
+            self.members[author].written += change
 
     def begin_at(self, offset: int) -> None:
         """Take over that the first kept message has this offset. Before any is applied."""
@@ -171,6 +185,7 @@ class Conversation:
         if author is None:
             return
         self._authors[offset - self._first] = None
+        self._count_written(author, -1)
         if offset == self.last:
             self.preview = "", ""
         for name, member in self.members.items():
@@ -225,6 +240,7 @@ class Conversation:
         if user not in self.members:
             member = self.members[user] = GroupMember(joined, position)
             member.unread = self._count(user, position.read, self.last)
+            member.written = 0 if self.is_group else self._authors.count(user)
 
     def forget(self, user: str) -> None:
         """Take an erased user out: it is no member, and what it wrote is recalled."""
@@ -280,10 +296,17 @@ class ConversationTable:
         found = [self._by_id[id] for id in self._of_user.get(user, ())]
         return sorted(found, key=lambda each: (-each.last_at_ms, each.id))
 
-    def share(self, one: str, other: str) -> bool:
-        """Return whether two users (qualified ids) are members of one conversation."""
-        first, second = self._of_user.get(one, {}), self._of_user.get(other, {})
-        return not first.keys().isdisjoint(second)
+    def is_known(self, user: str, viewer: str) -> bool:
+        """Return whether a user has to do with another one (qualified ids): both are in a group, or it has written to
+        the other one. Who has only been written to has not."""
+        first, second = self._of_user.get(user, {}), self._of_user.get(viewer, {})
+        name = plain_name(user)
+        for id in first if len(first) < len(second) else second:
+            conversation = self._by_id[id]
+            member = conversation.members.get(name)
+            if member is not None and id in first and id in second and (conversation.is_group or member.written):
+                return True
+        return False
 
     def check_room(self, tenant: str, users: Iterable[str], *, is_new: bool) -> None:
         """Raise `TooMany` where a conversation, or these further members (plain ids), would exceed a bound."""

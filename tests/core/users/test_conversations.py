@@ -218,7 +218,7 @@ def test_the_table_knows_the_conversations_of_each_user(steps: list[tuple[str, s
         for name in USERS:
             assert {each.id for each in table.of_user(name)} == {id for id, user in model if user == name}
             assert table.of_user(qualify("acme", name)) == []
-        assert table.share("ann", "bob") is any({(id, "ann"), (id, "bob")} <= model for id in ("a", "b"))
+        assert table.is_known("ann", "bob") is any({(id, "ann"), (id, "bob")} <= model for id in ("a", "b"))
 
 
 def test_bounds_are_named() -> None:

@@ -25,12 +25,12 @@ export const RECORDS = {
   "ConversationViews": [["items", "array of 0..1000 ConversationView"], ["next", "nil or text 1..256"]],
   "CreatedConversation": [["id", "text 1..64"], ["created", "boolean"], ["members", "integer 0.."]],
   "MediaReference": [["url", "https URL"], ["kind", "name of MediaKind"], ["size_bytes", "integer 0..1099511627776"], ["sha256", "SHA-256"]],
-  "MemberPosition": [["user", "user id"], ["delivered", "integer 0.."], ["read", "integer 0.."]],
+  "MemberPosition": [["user", "user id"], ["delivered", "integer 0..", 0], ["read", "integer 0..", 0]],
   "MemberPositions": [["items", "array of 0..1000 MemberPosition"], ["next", "nil or text 1..256"]],
   "OwnPosition": [["delivered", "integer 0.."], ["read", "integer 0.."], ["unread", "integer 0.."]],
   "RecalledMessage": [["offset", "integer 1.."]],
   "SentMessage": [["offset", "integer 0.."], ["repeated", "boolean", false]],
-  "TypingShown": [["shown", "integer 0.."]],
+  "TypingShown": [["members", "integer 0.."]],
 };
 export const ENUMS = {
 };
