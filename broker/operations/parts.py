@@ -30,6 +30,7 @@ from broker.users.revocations import Revocations
 from broker.users.rtc import RtcService
 from broker.users.sanctions import Sanctions
 from broker.users.talk import Talk
+from broker.users.triggered import TriggeredMarketing
 from broker.webhooks.questions import Questions
 from broker.webhooks.service import WebhookDeliveries
 from protocol.codes import ErrorCode
@@ -106,6 +107,11 @@ class Parts:
     def cards(self) -> Cards | None:
         """Cards that the platform shows; None where nothing is kept."""
         return None if self.talk is None else self.talk.cards
+
+    @property
+    def marketing(self) -> TriggeredMarketing | None:
+        """Triggered marketing; None where nothing is kept."""
+        return None if self.talk is None else self.talk.marketing
 
     @property
     def presences(self) -> Presences | None:

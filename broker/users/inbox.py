@@ -215,13 +215,14 @@ class Inboxes:
         batch: str = "",
         expires_at_ms: int | None = None,
         marketing: bool = False,
+        then: Sequence[Item] = (),
     ) -> SubmitResult:
         """Put a message into a user's inbox; ``on_done`` gets the ledger's result, with its number when it is durable.
 
         ``kind``: message type; ``payload``: any value of the wire, up to 4 KiB packed (else ValueError); ``key``
         makes a repeated call harmless: it gets the first result, with the number of the first message. As text it is a
         key of this user's. ``marketing``: it is written only where the rules of marketing allow for it; else its number
-        is a `Suppression`.
+        is a `Suppression`. ``then``: what is written with it.
         """
         # Any: payloads of custom types are any value.
         entry = self.entry(user, kind, payload, batch, expires_at_ms)._replace(marketing=marketing)
@@ -229,7 +230,7 @@ class Inboxes:
             keys = (make_key("direct", user, key, content=pack_body((kind, payload))),) if key else ()
         else:
             keys = (key,)
-        return self._ledger.record((entry,), partial(self._on_committed, entry, payload, on_done), keys)
+        return self._ledger.record((entry, *then), partial(self._on_committed, entry, payload, on_done), keys)
 
     def entry(
         self, user: str, kind: int, payload: Any, batch: str = "", expires_at_ms: int | None = None

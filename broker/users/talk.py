@@ -1,4 +1,4 @@
-"""What users of one broker have beside rooms: conversations, cards, presence, RTC calls."""
+"""What users of one broker have beside rooms: conversations, cards, presence, RTC calls, triggered marketing."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from broker.users.message_stores import LedgerMessages, MemoryMessages
 from broker.users.presence import Presences
 from broker.users.registry import UserRegistry
 from broker.users.rtc import RtcService
+from broker.users.triggered import TriggeredMarketing
 from broker.webhooks.events import WebhookEvents
 
 __all__ = ["Talk"]
 
 
 class Talk:
-    """Conversations, cards, presence and RTC calls of one broker."""
+    """Conversations, cards, presence, RTC calls and triggered marketing of one broker."""
 
     def __init__(
         self,
@@ -34,16 +35,29 @@ class Talk:
         clock: Callable[[], float],
         events: WebhookEvents,
     ) -> None:
-        """``ledger``, ``inboxes`` None: everything is in memory until the broker ends, and there are no cards."""
+        """``ledger``, ``inboxes`` None: everything is in memory until the broker ends, and there are no cards and no
+        triggered marketing."""
         store = MemoryMessages() if ledger is None else LedgerMessages(ledger)
         self._ledger = ledger
         self.conversations = Conversations(store, inboxes, users, unix_ms, events)
         self.cards: Cards | None = None
+        self.marketing: TriggeredMarketing | None = None
         if ledger is not None and inboxes is not None:
             self.cards = Cards(ledger, inboxes, self.conversations, unix_ms)
+            self.marketing = TriggeredMarketing(ledger, inboxes, unix_ms)
         self.presences = Presences(store, self.conversations, users, preferences, unix_ms)
         self.rtc = RtcService(store, users, unix_ms, clock, events)
         users.on_change = self._on_change
+
+    @property
+    def offered(self) -> int:
+        """Offers of triggered marketing that were handed to the ledger."""
+        return 0 if self.marketing is None else self.marketing.offered
+
+    @property
+    def waiting_offers(self) -> int:
+        """Offers of triggered marketing that wait."""
+        return 0 if self.marketing is None else len(self.marketing.table)
 
     @property
     def cards_sent(self) -> int:
@@ -59,6 +73,8 @@ class Talk:
         await self.conversations.load()
         if self._ledger is not None:
             await self.presences.load(self._ledger)
+        if self.marketing is not None:
+            await self.marketing.load()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the tasks of the parts until cancelled."""
@@ -66,6 +82,8 @@ class Talk:
             await nursery.start(self.conversations.run)
             await nursery.start(self.presences.run)
             await nursery.start(self.rtc.run)
+            if self.marketing is not None:
+                await nursery.start(self.marketing.run)
             task_status.started()
 
     def erase(self, tenant: str, user: str) -> None:
@@ -73,3 +91,5 @@ class Talk:
         self.conversations.erase(tenant, user)
         self.presences.forget(qualify(tenant, user))
         self.rtc.forget(qualify(tenant, user))
+        if self.marketing is not None:
+            self.marketing.forget(qualify(tenant, user))

@@ -18,6 +18,7 @@ from .subjects.hooks import AsyncHooksCalls, HooksCalls
 from .subjects.keys import AsyncKeysCalls, KeysCalls
 from .subjects.locks import AsyncLocksCalls, LocksCalls
 from .subjects.lotteries import AsyncLotteriesCalls, LotteriesCalls
+from .subjects.marketing import AsyncMarketingCalls, MarketingCalls
 from .subjects.messages import AsyncMessagesCalls, MessagesCalls
 from .subjects.mic import AsyncMicCalls, MicCalls
 from .subjects.moderation import AsyncModerationCalls, ModerationCalls
@@ -70,6 +71,7 @@ class OperationCalls:
         self.rtc = RtcCalls(call)
         self.presence = PresenceCalls(call)
         self.cards = CardsCalls(call)
+        self.marketing = MarketingCalls(call)
         self.quizzes = QuizzesCalls(call)
         self.audiences = AudiencesCalls(call)
         self.moderation = ModerationCalls(call)
@@ -108,6 +110,7 @@ class AsyncOperationCalls:
         self.rtc = AsyncRtcCalls(call)
         self.presence = AsyncPresenceCalls(call)
         self.cards = AsyncCardsCalls(call)
+        self.marketing = AsyncMarketingCalls(call)
         self.quizzes = AsyncQuizzesCalls(call)
         self.audiences = AsyncAudiencesCalls(call)
         self.moderation = AsyncModerationCalls(call)

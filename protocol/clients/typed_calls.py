@@ -144,6 +144,16 @@ from ..operations.lotteries import (
     MyLotteryEntry,
     VoidLottery,
 )
+from ..operations.marketing import (
+    ListMarketingRules,
+    MarketingRule,
+    MarketingRuleList,
+    MarketingRuleRemoved,
+    PutMarketingRule,
+    RemoveMarketingRule,
+    ReportTrigger,
+    TriggeredOffers,
+)
 from ..operations.messages import (
     BroadcastMessage,
     BroadcastProgress,
@@ -781,6 +791,18 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["cards.send"] | SendCard, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SentCard: ...
+    @overload
+    async def __call__(self, operation: Literal["marketing.put_rule"] | PutMarketingRule, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MarketingRule: ...
+    @overload
+    async def __call__(self, operation: Literal["marketing.remove_rule"] | RemoveMarketingRule, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MarketingRuleRemoved: ...
+    @overload
+    async def __call__(self, operation: Literal["marketing.rules"] | ListMarketingRules, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MarketingRuleList: ...
+    @overload
+    async def __call__(self, operation: Literal["marketing.report"] | ReportTrigger, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> TriggeredOffers: ...
     @overload
     async def __call__(self, operation: Literal["quizzes.create"] | CreateQuiz, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> QuizView: ...

@@ -24,10 +24,12 @@ from protocol.messages import Ack, Direct, Event
 from protocol.operations import BY_NAME
 from protocol.operations.directs import SuppressedBy
 from tests.support.broker import RawLink, configuration, joined_link, raw_link, running_broker
+from tests.support.clocks import AdjustableClock, advance
 from tests.support.directs import login
 from tests.support.examples import examples
 from tests.support.faulty_disk import quick_directory
 from tests.support.operating import operate
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -183,6 +185,7 @@ Step = tuple[str, str, int]
 PATHS = (
     "directs.send", "directs.send type", "directs.send_many", "directs.send_many type", "messages.publish",
     "messages.publish type", "messages.publish_many", "messages.broadcast", "coupons.issue_many", "post", "audience",
+    "marketing.report", "marketing.report later",
 )  # fmt: skip
 steps = st.one_of(
     st.tuples(st.sampled_from(PATHS), st.just(""), st.just(0)),
@@ -231,6 +234,18 @@ async def publish(broker: Broker, path: str, host: RawLink, room: int, unique: s
             await broker.call(
                 "messages.publish", room="live-1", type=NOTE, payload=text, audience=audience, marketing=True
             )
+        case "marketing.report" | "marketing.report later":
+            rule = f"r{unique}"
+            await broker.call(
+                "marketing.put_rule", id=rule, trigger=rule, title=text["text"], delay_s=1 if "later" in path else 0
+            )
+            for user in USERS:
+                await broker.call("marketing.report", user=user, trigger=rule)
+            if "later" in path:
+                assert broker.talk is not None
+                advance(1100)
+                talk = broker.talk
+                await until(lambda: talk.waiting_offers == 0)
         case "coupons.issue_many":
             pool = f"pool-{unique}"
             await broker.call("coupons.create", room="live-1", id=pool, count=9, claims=False, idempotency_key=unique)
@@ -271,7 +286,7 @@ class Viewer:
 @example(EVERY_PATH)
 @given(st.lists(steps, min_size=3, max_size=10))
 def test_an_offer_reaches_those_who_want_marketing_and_nobody_else_on_every_path(history: Sequence[Step]) -> None:
-    trio.run(follow, history)
+    trio.run(follow, history, clock=AdjustableClock())
 
 
 async def follow(history: Sequence[Step]) -> None:

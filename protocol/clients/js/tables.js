@@ -65,4 +65,4 @@ export const RECORDS = {
   "TickEntry": [["type", "integer 1..255"], ["user_id", "text 1..64"], ["name", "text 0..64"], ["payload", "any"], ["count", "integer 1..", 1], ["senders", "array of 0..3 text 1..64", []], ["role", "Role", 1]],
 };
 /** Subjects of operations; each has a module in `operations/`. */
-export const SUBJECTS = ["activities", "app", "audiences", "broker", "cards", "conversations", "countdowns", "coupons", "dictionaries", "directs", "gifts", "keys", "locks", "lotteries", "messages", "mic", "moderation", "orders", "packets", "pk", "polls", "presence", "products", "quizzes", "rains", "rankings", "rooms", "rtc", "sales", "schedules", "users"];
+export const SUBJECTS = ["activities", "app", "audiences", "broker", "cards", "conversations", "countdowns", "coupons", "dictionaries", "directs", "gifts", "keys", "locks", "lotteries", "marketing", "messages", "mic", "moderation", "orders", "packets", "pk", "polls", "presence", "products", "quizzes", "rains", "rankings", "rooms", "rtc", "sales", "schedules", "users"];
