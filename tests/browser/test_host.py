@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,47 @@ def test_the_desk_comes_back_after_its_link_was_cut(broker: PageBroker, page: An
     time.sleep(0.2)
     page.get_by_role("button", name="Explain next").click(timeout=30_000)
     wait_until(lambda: activity(broker, "desk-cut", "products")["explaining"]["product"] == "mug-1")
+
+
+OLD_ROOM = """() => {
+  const { client } = roomcastDesk, call = client.call.bind(client);
+  window.seen = [];
+  const [, , review] = document.querySelectorAll(".modes input");
+  client.call = async (operation, ...more) => {
+    const answer = await call(operation, ...more);
+    if (operation === "rooms.set_rules") {
+      roomcastDesk._later("modes", 0);
+      await new Promise((after) => setTimeout(after, 50));
+    }
+    if (operation.endsWith(".get_modes")) setTimeout(() => window.seen.push(review.checked), 0);
+    return answer;
+  };
+}"""
+
+
+def test_a_mode_that_was_set_is_shown_whatever_is_read_meanwhile(broker: PageBroker, page: Any) -> None:
+    """The rules of the room and its modes are two reads: the answer of one does not turn back what the other says."""
+    room = "desk-modes"
+    shop(broker, room)
+
+    def is_in_force(pre_review: bool) -> bool:
+        return bool(broker.call("rooms.get", room=room)["rules"]["pre_review"] is pre_review)
+
+    page.goto(f"{broker.viewers}/host/{room}?lang=en")
+    page.get_by_role("button", name="Explain next").wait_for()
+    wait_until(lambda: page.evaluate("roomcastDesk.modes !== null && roomcastDesk._timers.size === 0"))
+    page.evaluate(OLD_ROOM)
+    for is_on in (True, False):
+        page.evaluate("window.seen = []")
+        page.get_by_label("Review first").set_checked(is_on)
+        wait_until(partial(is_in_force, is_on))
+        wait_until(lambda: page.evaluate("window.seen.length > 0 && roomcastDesk._timers.size === 0"))
+        page.evaluate("roomcastDesk._later('modes', 0)")
+        wait_until(lambda: page.evaluate("window.seen.length > 1"))
+        assert set(page.evaluate("window.seen")) == {is_on}
+    broker.call("rooms.set_rules", room=room, rules={"pre_review": True})
+    page.evaluate("roomcastDesk._later('room', 0)")
+    wait_until(lambda: page.get_by_label("Review first").is_checked())
 
 
 REFUSED_ONCE = """async () => {

@@ -57,7 +57,7 @@ function draw(what, more) {
   if (what === "shelf") { parts.order.update(shelf(desk.products, desk.explaining.product), desk.explaining.at_ms, desk.isLive); parts.running.update(desk.activities, desk.now); }
   if (what === "activities") parts.running.update(desk.activities, desk.now);
   if (what === "mic") parts.asks.mic(desk.seats);
-  if (what === "modes") parts.modes.update({ ...desk.modes, pre_review: desk.view?.rules?.pre_review });
+  if (what === "modes" || what === "room") parts.modes.update({ ...desk.modes, pre_review: desk.view?.rules?.pre_review });
   if (what === "numbers") parts.numbers.take(desk.stats, { giftCents: desk.money.lastMinute(desk.now), orders: desk.orders });
   if (what === "questions") drawQuestions();
   if (what === "elsewhere") tellElsewhere(more);
@@ -122,11 +122,7 @@ async function explain(row) {
 }
 
 async function setModes(name, fields, back) {
-  const send = (values) => (name === "review" ? desk.call("rooms.set_rules", { rules: values }) : desk.call("moderation.set_modes", values));
-  const done = await attempt(() => send(fields));
-  desk._later("modes", 50);
-  desk._later("room", 50);
-  if (done) toast(t(`mode.${name}`), { label: t("undo"), run: () => attempt(() => send(back)).then(() => { desk._later("modes", 50); desk._later("room", 50); }) });
+  if (await attempt(() => desk.setModes(fields))) toast(t(`mode.${name}`), { label: t("undo"), run: () => attempt(() => desk.setModes(back)) });
 }
 
 /** A launch from a tile: it throws what went wrong for the sheet to show. */

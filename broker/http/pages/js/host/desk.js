@@ -114,6 +114,16 @@ export class Desk {
     } finally { this._later("activities", 300); }
   }
 
+  /** Changes modes of the room; `pre_review` is one of its rules. What the answer confirms is shown before it is read again. */
+  async setModes(values) {
+    const isRule = "pre_review" in values;
+    const answer = isRule ? await this.call("rooms.set_rules", { rules: values }) : await this.call("moderation.set_modes", values);
+    if (isRule) this.view = { ...this.view, rules: { ...this.view?.rules, ...values } }; else this.modes = { ...this.modes, ...values };
+    this.onChange("modes");
+    this._later(isRule ? "room" : "modes", 50);
+    return answer;
+  }
+
   // ---- quizzes: the right answer is fixed by a hash before the first answer, and revealed afterwards
 
   async ask(id, title, options, right, closeAtMs) {

@@ -12,16 +12,19 @@ const MODES = [
 
 export function modes(place, act) {
   const waiting = new Set(); // switches whose change has no answer yet: what was read before it does not turn them back
+  let last = null;
+  const draw = ({ input, isOn }) => { if (!waiting.has(input)) input.checked = Boolean(last && isOn(last)); };
   const switches = MODES.map(([name, isOn, fields]) => {
     const input = el("input.switch", { type: "checkbox", role: "switch", onchange: async () => {
       waiting.add(input);
-      try { await act.setModes(name, fields(input.checked), fields(!input.checked)); } finally { waiting.delete(input); }
+      try { await act.setModes(name, fields(input.checked), fields(!input.checked)); } finally { waiting.delete(input); draw(each); }
     } });
-    return { input, isOn, node: el("label", {}, t(`mode.${name}`), input) };
+    const each = { input, isOn, node: el("label", {}, t(`mode.${name}`), input) };
+    return each;
   });
   place.append(el("article.card", {}, el("div.body.modes", { role: "group", "aria-label": t("desk.modes") }, switches.map((each) => each.node))));
   return {
-    update(view) { for (const { input, isOn } of switches) if (!waiting.has(input)) input.checked = Boolean(view && isOn(view)); },
+    update(view) { last = view; switches.forEach(draw); },
     setEnabled(can) { for (const { input } of switches) input.disabled = !can; },
   };
 }
