@@ -53,10 +53,12 @@ from broker.ledger.entries import (
     make_key,
 )
 from broker.ledger.maintenance import LedgerReports, Retention
+from broker.ledger.mentions import outbox_of_lines
 from broker.ledger.reader import Reader, open_directory
 from broker.ledger.result_batch import ResultBatch
 from broker.ledger.schema import database_path
 from broker.ledger.service import Ledger, LedgerLimits
+from broker.ledger.store import Store
 from broker.ledger.writer import LedgerState, LedgerStats, Pace
 
 __all__ = [
@@ -106,6 +108,7 @@ __all__ = [
     "RoomEnded",
     "RoomForgotten",
     "RoomOpened",
+    "Store",
     "StoredDirect",
     "StoredEntry",
     "StoredOutbox",
@@ -117,5 +120,6 @@ __all__ = [
     "facts_with",
     "make_key",
     "open_directory",
+    "outbox_of_lines",
     "read_directs",
 ]

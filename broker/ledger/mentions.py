@@ -17,7 +17,7 @@ from broker.ledger.rows import checkpoint_checksum, record_checksum
 
 __all__ = [
     "SCAN_ROWS", "StoredCheckpoint", "answers_with", "checkpoints_with", "directs_of_batch", "directs_with",
-    "entries_with", "has_directs", "outbox_of_line", "outbox_with", "records_with",
+    "entries_with", "has_directs", "outbox_of_line", "outbox_of_lines", "outbox_with", "records_with",
 ]  # fmt: skip
 
 SCAN_ROWS = 5000
@@ -164,6 +164,14 @@ def directs_of_batch(reader: Reader, batch: str) -> list[int]:
     """Return the ids of rows of the must-deliver messages of a batch, whatever their state."""
     rows = reader.connection.execute("SELECT id FROM directs WHERE batch = ? AND batch <> ''", (batch,))
     return [each for (each,) in rows]
+
+
+def outbox_of_lines(reader: Reader, lines: Sequence[str]) -> list[StoredOutbox]:
+    """Return all rows of the outbox of some lines."""
+    rows = reader.connection.execute(
+        "SELECT id FROM outbox WHERE line IN (SELECT value FROM json_each(?))", (json.dumps(list(lines)),)
+    )
+    return list(reader.outbox_rows([each for (each,) in rows]))
 
 
 def outbox_of_line(reader: Reader, line: str, topic: str, since_ms: int) -> list[StoredOutbox]:

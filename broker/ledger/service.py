@@ -25,7 +25,7 @@ import trio
 
 from broker.core.users.marketing import MarketingRules
 from broker.ledger.encryption import BodyCipher
-from broker.ledger.entries import Item, Key, LedgerRefused, LedgerResult, Submission, SubmitResult
+from broker.ledger.entries import Item, Key, LedgerRefused, LedgerResult, StoredOutbox, Submission, SubmitResult
 from broker.ledger.head import HeadFile, TrustedTimeFile, sync_path
 from broker.ledger.key_file import LedgerKeys
 from broker.ledger.lock import lock_directory, unlock_directory
@@ -70,6 +70,9 @@ class Ledger:
     distrust since; ``trusted`` returns both for the next start; ``keys``: what bodies are
     encrypted with, None = nothing; ``marketing``: when it is sent.
     """
+
+    is_copy = False
+    """Whether what it has is elsewhere too: its hash chain proves nothing then."""
 
     def __init__(
         self,
@@ -185,6 +188,14 @@ class Ledger:
         if self._waiting_items:
             words["ledger_waiting"] = self._waiting_items
         return self.state is LedgerState.READY and not silent_s, words
+
+    @property
+    def may_report(self) -> bool:
+        """Whether reports of the outbox may be sent now."""
+        return True
+
+    def reports_done(self, reports: Sequence[StoredOutbox]) -> None:
+        """Take that reports were taken or dropped. Here nothing follows: `OutboxDone` removes them."""
 
     async def ask(self, question: Callable[..., R], *args: Any) -> R:
         """Answer a question of `Reader` in a thread: ``await ledger.ask(Reader.history, room, epoch, 0, 9)``.

@@ -45,7 +45,7 @@ PUBLISH_MANY = "messages.publish_many"
 HERE = frozenset(
     {
         "broker.status", "broker.stats", "broker.reload", "broker.drain", "broker.config", "broker.connections",
-        "broker.api_keys", "broker.tenants", "broker.verify_chain", "app.call", "dictionaries.get",
+        "broker.api_keys", "broker.tenants", "broker.verify_chain", "app.call", "dictionaries.get", "hooks.test",
     }
 )  # fmt: skip
 """Operations about this node, and those that need no other."""

@@ -115,10 +115,10 @@ async def _renew(webhooks: WebhookDeliveries, caller: Caller, rows: Sequence[Sto
 async def _drop(parts: Parts, caller: Caller, request: DropDeliveries) -> DeliveriesDropped:
     webhooks = required(parts.webhooks)
     rows = await read(webhooks.rows(request.ids))
-    ids = tuple(row.id for row in rows if event_fields(row)["tenant"] == caller.tenant)
-    if ids:
-        await commit(partial(webhooks.drop, ids))
-    return DeliveriesDropped(len(ids))
+    own = [row for row in rows if event_fields(row)["tenant"] == caller.tenant]
+    if own:
+        await commit(partial(webhooks.drop, own))
+    return DeliveriesDropped(len(own))
 
 
 HANDLERS: dict[str, Handler] = {

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from broker.core.webhooks.breaker import BreakerState
 from broker.operations.caller import Caller
+from protocol.operations.hooks import (
+    DeliveriesDropped,
+    DeliveriesPage,
+    DeliveriesRetried,
+    HookEndpoint,
+    HookEndpoints,
+    ListDeliveries,
+)
 from protocol.operations.rooms import ListRooms, RoomPage, RoomSort, RoomSummary
 from protocol.operations.users import DisconnectedUser, UserView
 
@@ -41,4 +50,51 @@ def _rooms(caller: Caller, request: ListRooms, found: Sequence[RoomPage]) -> Roo
     return RoomPage(tuple(room for room in kept if caller.grants(room.room) is not None), following)
 
 
-MERGED: dict[str, Merge] = {"users.get": _user, "users.disconnect": _disconnected, "rooms.list": _rooms}
+def _endpoints(caller: Caller, request: Any, found: Sequence[HookEndpoints]) -> HookEndpoints:
+    """Return how each endpoint fares at the node where it fares worst, and the sums of all nodes."""
+    by_name: dict[str, list[HookEndpoint]] = {}
+    for each in found:
+        for endpoint in each.items:
+            by_name.setdefault(endpoint.name, []).append(endpoint)
+    return HookEndpoints(tuple(map(_endpoint, by_name.values())))
+
+
+def _endpoint(found: Sequence[HookEndpoint]) -> HookEndpoint:
+    worst = max(found, key=lambda each: _STATES.index(each.state))
+    return worst._replace(
+        waiting=sum(each.waiting for each in found),
+        oldest_ms=max(each.oldest_ms for each in found),
+        dead=sum(each.dead for each in found),
+        delivered=sum(each.delivered for each in found),
+        failures=sum(each.failures for each in found),
+        last_failure=next((each.last_failure for each in (worst, *found) if each.last_failure), ""),
+    )
+
+
+def _deliveries(caller: Caller, request: ListDeliveries, found: Sequence[DeliveriesPage]) -> DeliveriesPage:
+    """Return a page of the reports of all nodes, whose ids differ: no further than the page of any node goes."""
+    ends = [int(page.next) for page in found if page.next is not None]
+    items = sorted((item for page in found for item in page.items), key=lambda item: item.id)
+    within = [item for item in items if not ends or item.id <= min(ends)]
+    kept = within[: request.limit]
+    if len(kept) < len(within):
+        return DeliveriesPage(tuple(kept), str(kept[-1].id))
+    return DeliveriesPage(tuple(kept), str(min(ends)) if ends else None)
+
+
+def _retried(caller: Caller, request: Any, found: Sequence[DeliveriesRetried]) -> DeliveriesRetried:
+    return DeliveriesRetried(sum(each.retried for each in found))
+
+
+def _dropped(caller: Caller, request: Any, found: Sequence[DeliveriesDropped]) -> DeliveriesDropped:
+    return DeliveriesDropped(sum(each.dropped for each in found))
+
+
+_STATES = tuple(
+    state.value for state in (BreakerState.CLOSED, BreakerState.TRIAL, BreakerState.OPEN, BreakerState.DISABLED)
+)
+MERGED: dict[str, Merge] = {
+    "users.get": _user, "users.disconnect": _disconnected, "rooms.list": _rooms, "hooks.list": _endpoints,
+    "hooks.deliveries": _deliveries, "hooks.retry": _retried, "hooks.drop": _dropped,
+}  # fmt: skip
+"""By operation: what joins the answers of all nodes."""

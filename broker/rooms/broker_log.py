@@ -17,11 +17,11 @@ import structlog
 import trio
 
 from broker.engine.base import Engine, EngineError, StoredLogItem
-from broker.ledger import FailureKind, Item, Key, LedgerError, LedgerResult
+from broker.ledger import Committed, FailureKind, Item, Key, LedgerError, LedgerResult, OutboxEntry
 from broker.rooms.submissions import pack_submission, read_submission
 from protocol.frames import pack_body, unpack_body
 
-__all__ = ["BROKER_LOG", "BrokerLog", "Followed"]
+__all__ = ["BROKER_LOG", "BrokerLog", "Followed", "read_fact"]
 
 log = structlog.get_logger("roomcast.broker_log")
 
@@ -58,6 +58,12 @@ class _Own(NamedTuple):
     due_at: float
 
 
+def read_fact(body: bytes) -> tuple[tuple[str, str], int, tuple[Item, ...], tuple[Key, ...]]:
+    """Return the node and life that have submitted a fact of the log, their number of it, and the submission."""
+    origin, number, packed = unpack_body(body)
+    return (origin[0], origin[1]), number, *read_submission(packed)
+
+
 class BrokerLog:
     """The log as one node follows it. ``apply``: takes a submission into the copy; False: it cannot be written."""
 
@@ -77,6 +83,10 @@ class BrokerLog:
         that it concerned here."""
         self.on_owned: Callable[[], Awaitable[None]] | None = None
         """Called when this node owns the log, and has all of it."""
+        self.keeps_reports = False
+        """Whether this node owns the log, and sends its reports."""
+        self.reports_done: Callable[[Sequence[OutboxEntry]], None] = lambda reports: None
+        """Takes that reports are in no copy."""
         self.report: Callable[[str, int, int], None] = lambda node, fact, links: None
         """Reports to a node that a fact of it was taken over, and the links that it concerned."""
         self.origin = ("", "")
@@ -185,18 +195,20 @@ class BrokerLog:
             self.fact = 0
 
     async def _take(self, fact: StoredLogItem) -> None:
-        (node, life), number, body = unpack_body(fact.body)
-        items, keys = read_submission(body)
+        (node, life), number, items, keys = read_fact(fact.body)
         self.fact = fact.fact
         own = self._own.pop(number, None) if (node, life) == self.origin else None
         on_applied = partial(self._on_applied, fact.fact, node, items, own)
-        if not await self._apply(items, keys, on_applied):
+        kept = items if self.keeps_reports else tuple(item for item in items if not isinstance(item, OutboxEntry))
+        if not await self._apply(kept, keys, on_applied):
             on_applied(LedgerError(FailureKind.CLOSED, "the copy of the log cannot be written"))
 
     def _on_applied(
         self, fact: int, node: str, items: tuple[Item, ...], own: _Own | None, result: LedgerResult
     ) -> None:
         links = 0
+        if not isinstance(result, Committed):
+            self.reports_done([item for item in items if isinstance(item, OutboxEntry)])
         try:
             links = self.follow(items, result, own is not None)
         except Exception:

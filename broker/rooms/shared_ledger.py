@@ -11,10 +11,11 @@ else is written.
 
 from __future__ import annotations
 
-import shutil
+import sqlite3
 import tempfile
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,25 +26,39 @@ import trio
 from broker.engine.base import MAX_APPEND_BYTES, MAX_APPEND_ITEMS, Engine, EngineError, Granted, LogItem, OutboxItem
 from broker.ledger import (
     ACTIVITY_FACTS,
+    Committed,
     Entry,
     FailureKind,
     Item,
     Key,
     Ledger,
     LedgerError,
+    LedgerRefused,
     LedgerResult,
     LedgerState,
+    OutboxDone,
     OutboxEntry,
+    Retention,
     RoomForgotten,
+    StoredOutbox,
     SubmitResult,
+    outbox_of_lines,
 )
 from broker.ledger.entries import Submission
-from broker.ledger.lock import is_left
 from broker.ledger.schema import database_path
-from broker.rooms.broker_log import BROKER_LOG, BrokerLog
+from broker.rooms.broker_log import BROKER_LOG, BrokerLog, read_fact
+from broker.rooms.ledger_copies import COPY_PREFIX, open_copy, remove_left_copies
 from broker.rooms.replaced_facts import ReplacedFacts
 from broker.rooms.room_log import AGAIN_S, RoomLog
 from broker.rooms.shared_notices import AGAIN_WITHIN_MS, send_notices, without_notices
+from broker.rooms.shared_outbox import (
+    PendingReports,
+    ReportsOfOwner,
+    SharedOutbox,
+    read_outbox,
+    report_row,
+    reports_in,
+)
 from broker.rooms.submissions import ROOM_KINDS, is_for_all, pack_submission, read_submission, room_of
 
 __all__ = ["SUBMISSION_KIND", "SharedLedger"]
@@ -63,8 +78,6 @@ REPLACED_KEPT = 64
 """Facts that later ones replace stay until they are so many: they are removed together."""
 PAGE = 200
 """Facts that are read at a time."""
-COPY_PREFIX = "copy-"
-"""Beginning of the names of the directories of copies, one a process."""
 WORK_TOPIC = "activities"
 """Topic of the report that no one is sent: it says that the activities of a room may have something to do, so that a
 node claims the room once its owner is gone."""
@@ -105,13 +118,20 @@ class _SharedRoom:
 class SharedLedger(Ledger):
     """A ledger whose rooms are in the engine's log. ``on_lost`` gets a room that another node owns now."""
 
+    is_copy = True
+
     def __init__(self, directory: Path, *, engine: Engine, **settings: Any) -> None:  # Any: those of `Ledger`
-        _remove_left_copies(_made(directory))
+        remove_left_copies(directory)
         if database_path(directory).exists():
             log.warning("a ledger of a broker without an engine is not read", path=str(database_path(directory)))
         self._copy = tempfile.TemporaryDirectory(prefix=COPY_PREFIX, dir=directory)
+        reports, retention = settings.get("reports"), settings.get("retention") or Retention()
+        if reports is not None:
+            settings["reports"] = ReportsOfOwner(reports, lambda name: name in self._logs)
+        settings["open_store"] = partial(open_copy, settings.get("open_store"))
         super().__init__(Path(self._copy.name), **settings)
         self._engine = engine
+        self._outbox = SharedOutbox(engine, self._fence_of, self._reported, self._unix_ms, retention.outbox_s * 1000)
         self._logs: dict[str, _SharedRoom] = {}
         self._applied: dict[str, int] = {}
         """By room: the number of the last fact that the copy has."""
@@ -125,6 +145,14 @@ class SharedLedger(Ledger):
         self._nursery: trio.Nursery | None = None
         self._queued = 0
         self.broker_log = BrokerLog(engine, self._apply, super().flush)
+        self.broker_log.reports_done = self._outbox.done
+        self.may_answer: Callable[[], bool] = lambda: True
+        """Whether the lease of this node holds."""
+        self.on_reports_left: Callable[[Sequence[int]], None] = lambda ids: None
+        """Gets ids of reports that another node sends from now on."""
+        self._left: dict[str, tuple[tuple[str, ...], Callable[[StoredOutbox], bool]]] = {}
+        """By log that this node owned: its reports that are still in the copy."""
+        self._leaving = trio.Lock()
         self.on_lost: Callable[[str], None] = lambda room: None
         self.load: Callable[[str], Awaitable[bool]] | None = None
         """Reads a room from the copy; returns whether its activities have something to do."""
@@ -161,6 +189,7 @@ class SharedLedger(Ledger):
             async with trio.open_nursery() as nursery:
                 await nursery.start(super().run)
                 self._nursery = nursery
+                nursery.start_soon(self._outbox.run)
                 task_status.started()
         finally:
             self._nursery = None
@@ -183,6 +212,50 @@ class SharedLedger(Ledger):
         shared.work.set()
         return True
 
+    # ---- reports
+
+    @property
+    def may_report(self) -> bool:
+        """See `Ledger.may_report`."""
+        return self.may_answer()
+
+    def reports_done(self, reports: Sequence[StoredOutbox]) -> None:
+        """See `Ledger.reports_done`."""
+        self._outbox.done(reports)
+
+    def _fence_of(self, name: str) -> int | None:
+        shared = self._logs.get(name)
+        return None if shared is None else shared.end.fence
+
+    def _reported(self, name: str, facts: Sequence[int]) -> None:
+        replaced = self._replaced.get(name)
+        if replaced is not None:
+            replaced.reported(facts)
+
+    async def _leave_reports(self, name: str) -> None:
+        """Drop the reports of a log that another node owns from the copy: that node sends them."""
+        async with self._leaving:
+            lines, is_left = self._left.pop(name, ((), bool))
+            if not lines or self.state is not LedgerState.READY:
+                return
+            await super().flush()
+            found = await self.ask(outbox_of_lines, lines)
+            ids = tuple(report.id for report in found if is_left(report))
+            self.on_reports_left(ids)
+            super().record((OutboxDone(ids),), _ignore)
+
+    async def _leave_later(self, name: str) -> None:
+        try:
+            await self._leave_reports(name)
+        except (LedgerRefused, sqlite3.Error) as error:
+            log.warning("reports that another node sends cannot be dropped", room=name, why=str(error))
+
+    async def _begin_reports(self, name: str) -> tuple[dict[int, PendingReports], bool]:
+        """Return the reports of a log that are not done, by fact, and whether the engine names it as one with work."""
+        await self._leave_reports(name)
+        rows = await read_outbox(self._engine, name)
+        return self._outbox.begin(name, rows), any(row.topic == WORK_TOPIC for row in rows)
+
     # ---- rooms of this node
 
     async def open(self, name: str, granted: Granted) -> bool:
@@ -191,7 +264,13 @@ class SharedLedger(Ledger):
             await self.broker_log.catch_up()
             if self.broker_log.on_owned is not None:
                 await self.broker_log.on_owned()
-            shared = self._logs[name] = _SharedRoom(RoomLog(self._engine, name, granted), True)
+            shared = _SharedRoom(RoomLog(self._engine, name, granted), True)
+            for row in (await self._begin_reports(name))[0].values():
+                self._outbox.added(name, row.fact, row.at_ms, row.reports)
+                if not await self._apply(row.reports, (), _ignore):
+                    return False
+            self._logs[name] = shared
+            self.broker_log.keeps_reports = True
             self._nursery.start_soon(self._write, shared)
             return True
         record = await self._engine.owner(name)
@@ -205,8 +284,11 @@ class SharedLedger(Ledger):
             log.error("the engine has lost records of a room", room=name, kept=applied, found=granted.last_fact)
             return False
         await super().flush()
+        pending, has_work = await self._begin_reports(name)
+        is_anew = is_other or any(fact <= applied for fact in pending)
         if is_other:
             log.error("the engine has lost its data: what this node had of a room is dropped", room=name)
+        if is_anew:
             await self._forget(name, ())
             applied = self._applied[name] = 0
         self._foundings[name] = founding
@@ -217,14 +299,19 @@ class SharedLedger(Ledger):
             if not found:  # those that later ones replace were removed, but never the newest
                 log.error("the log of a room has lost its end", room=name, after=fact)
                 return False
-            if is_other:
+            if is_anew:
                 await self._forget(name, [key.digest for each in found for key in read_submission(each.body)[1]])
             for each in found:
                 items, keys = read_submission(each.body)
-                kept = tuple(item for item in without_notices(items) if not isinstance(item, OutboxEntry))
+                kept = without_notices(items)
                 if len(kept) < len(items) and each.at_ms >= self._unix_ms() - AGAIN_WITHIN_MS:
                     self._nursery.start_soon(send_notices, self.broker_log, name, items)
-                if each.fact > applied and kept and not await self._apply(kept, keys, _ignore):
+                on_done: Callable[[LedgerResult], None] = _ignore
+                if (waiting := pending.get(each.fact)) is not None:
+                    on_done = self._reports_added(name, each.fact, waiting.at_ms, items, _ignore)
+                else:
+                    kept = tuple(item for item in kept if not isinstance(item, OutboxEntry))
+                if each.fact > applied and kept and not await self._apply(kept, keys, on_done):
                     return False
                 fact = each.fact
                 self._take(name, fact, each.body, items, keys)
@@ -232,7 +319,6 @@ class SharedLedger(Ledger):
         self.busy.discard(name)
         if self.load is not None and await self.load(name):
             self.busy.add(name)
-        has_work = any(each.topic == WORK_TOPIC for each in await self._engine.read_outbox(name, "", PAGE))
         shared = self._logs[name] = _SharedRoom(RoomLog(self._engine, name, granted), has_work)
         self._nursery.start_soon(self._write, shared)
         return True
@@ -249,8 +335,12 @@ class SharedLedger(Ledger):
     async def settle(self, name: str) -> None:
         """Wait until what was submitted for a room is written, for `SETTLE_S` at most."""
         with trio.move_on_after(SETTLE_S):
-            while (shared := self._logs.get(name)) is not None and shared.waiting:  # noqa: ASYNC110 - as in `flush`
+            while self._is_unsettled(name):  # noqa: ASYNC110 - as in `flush`
                 await trio.sleep(0.01)
+
+    def _is_unsettled(self, name: str) -> bool:
+        shared = self._logs.get(name)
+        return shared is not None and (bool(shared.waiting) or not self._outbox.is_settled(name))
 
     def has_work(self, name: str) -> bool:
         """Return whether the engine names a room of this node as one that has work."""
@@ -263,8 +353,7 @@ class SharedLedger(Ledger):
         if shared is None or not shared.has_work or shared.waiting:
             return
         shared.has_work = False  # what is submitted from here on notes it anew
-        found = await self._engine.read_outbox(name, "", PAGE)
-        ids = [each.id for each in found if each.topic == WORK_TOPIC]
+        ids = [each.id for each in await read_outbox(self._engine, name) if each.topic == WORK_TOPIC]
         await self._engine.remove_outbox(name, shared.end.fence, ids)
 
     def is_busy(self, name: str) -> bool:
@@ -276,9 +365,34 @@ class SharedLedger(Ledger):
         self.busy.discard(name)
         shared = self._logs.pop(name, None)
         self._drop_bodies(name)
+        self._end_reports(name)
         if shared is not None:
             shared.end.close()
             shared.work.set()
+
+    def _end_reports(self, name: str) -> None:
+        if name == BROKER_LOG:
+            self.broker_log.keeps_reports = False
+        left = self._outbox.end(name)
+        if left[0] and self._nursery is not None:
+            self._left[name] = left
+            self._nursery.start_soon(self._leave_later, name)
+
+    def _reports_added(
+        self, name: str, fact: int, at_ms: int, items: Sequence[Item], on_done: Callable[[LedgerResult], None]
+    ) -> Callable[[LedgerResult], None]:
+        """Take that the engine has a row for the reports of a fact; return what gets the result of the copy."""
+        reports = reports_in(items)
+        if not reports:
+            return on_done
+        self._outbox.added(name, fact, at_ms, reports)
+
+        def taken(result: LedgerResult) -> None:
+            if not isinstance(result, Committed):
+                self._outbox.done(reports)  # an earlier fact with the same key has them
+            on_done(result)
+
+        return taken
 
     async def _apply(self, items: tuple[Item, ...], keys: tuple[Key, ...], on_done: Callable[..., None]) -> bool:
         """Take a submission into the copy; False: the copy cannot be written any more."""
@@ -321,7 +435,8 @@ class SharedLedger(Ledger):
                 kept = without_notices(waiting.items)
                 if len(kept) < len(waiting.items) and self._nursery is not None:
                     self._nursery.start_soon(send_notices, self.broker_log, end.room, waiting.items)
-                if not await self._apply(kept, waiting.keys, waiting.on_done):
+                on_done = self._reports_added(end.room, number, self._unix_ms(), waiting.items, waiting.on_done)
+                if not await self._apply(kept, waiting.keys, on_done):
                     waiting.on_done(LedgerError(FailureKind.CLOSED, "the copy of the log cannot be written"))
                 self._queued -= 1
             shared.nbytes = sum(len(each.body) for each in shared.waiting)
@@ -336,6 +451,7 @@ class SharedLedger(Ledger):
             log.error("the engine has lost records of a room, and they are too many to be in memory", room=room)
             return False
         self._begin_log(room)
+        self._outbox.lost(room)
         for number in [number for number in bodies if number <= after]:
             body = bodies.pop(number)
             self._take(room, number, body, *read_submission(body))
@@ -421,6 +537,13 @@ class SharedLedger(Ledger):
         if not shared.has_work and any(_is_of_activity(item) for waiting in group for item in waiting.items):
             shared.has_work = True
             outbox.append(OutboxItem(WORK_TOPIC, "", "", now_ms, b""))
+        room = shared.end.room
+        for number, waiting in enumerate(group, shared.end.fact + 1):
+            reports = reports_in(read_fact(waiting.body)[2] if room == BROKER_LOG else waiting.items)
+            if reports:
+                outbox.append(report_row(room, number, now_ms, reports))
+                if room == BROKER_LOG:
+                    self._outbox.added(room, number, now_ms, reports)
         return await shared.end.append(
             [LogItem(None, SUBMISSION_KIND, now_ms, waiting.body) for waiting in group], outbox
         )
@@ -430,6 +553,7 @@ class SharedLedger(Ledger):
         room = shared.end.room
         if self._logs.get(room) is shared:
             del self._logs[room]
+            self._end_reports(room)
             self.on_lost(room)
         for waiting in shared.waiting:
             self._queued -= 1
@@ -458,15 +582,3 @@ def _is_of_activity(item: Item) -> bool:
 
 def _ignore(result: LedgerResult) -> None:
     """Take the result of a submission that was answered by an earlier owner."""
-
-
-def _remove_left_copies(directory: Path) -> None:
-    """Remove the copies of processes that were killed: no process holds their locks."""
-    for path in directory.glob(f"{COPY_PREFIX}*"):
-        if is_left(path):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _made(directory: Path) -> Path:
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return directory

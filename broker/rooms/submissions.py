@@ -26,9 +26,11 @@ from broker.ledger import (
 from broker.rooms import combo_records, highlight_records, key_records, score_records
 from protocol.frames import pack_body, unpack_body
 
-__all__ = ["ROOM_KINDS", "is_for_all", "pack_submission", "read_submission", "room_of"]
+__all__ = ["ROOM_KINDS", "is_for_all", "pack_submission", "read_submission", "room_of", "room_of_line"]
 
 GROUP_ITEMS = 500
+LINE_OF_ROOM = "room "
+"""Beginning of the names of the lines in which reports of rooms go out."""
 ROOM_KINDS = frozenset({combo_records.KIND, highlight_records.KIND, key_records.KIND, score_records.KIND})
 _ITEM_KINDS: tuple[type[Any], ...] = (
     Entry, RoomOpened, RoomEnded, RoomCheckpointed, RecordPut, RecordRemoved, DirectEntry, DirectAcked,
@@ -54,7 +56,14 @@ def room_of(items: Sequence[Item]) -> str:
                 return item.room
         elif isinstance(item, (RecordPut, RecordRemoved)) and item.kind in ROOM_KINDS:
             return item.subject
+        elif isinstance(item, OutboxEntry) and all(isinstance(each, OutboxEntry) for each in items):
+            return room_of_line(item.line)
     return ""
+
+
+def room_of_line(line: str) -> str:
+    """Return the room (qualified name) whose reports go out in a line, "" = they are about no room."""
+    return line.removeprefix(LINE_OF_ROOM) if line.startswith(LINE_OF_ROOM) else ""
 
 
 def pack_submission(items: Sequence[Item], keys: Sequence[Key]) -> bytes:

@@ -43,7 +43,9 @@ def nodes_of(
     logs = ledger if isinstance(ledger, SharedLedger) else None
     nodes = Nodes(engine, context.hub, context, fanout, clock=clock, logs=logs)
     if logs is not None and room_store is not None:
-        logs.on_lost = nodes.lost
+        logs.on_lost, logs.may_answer = nodes.lost, nodes.owners.may_answer
+        if operations.parts.webhooks is not None:
+            logs.on_reports_left = operations.parts.webhooks.forget
         room = config.room
         logs.load = partial(room_store.load_room, history_entries=room.history_entries, history_s=room.history_s)
     context.nodes = nodes

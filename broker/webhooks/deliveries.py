@@ -142,6 +142,7 @@ class EndpointDeliveries:
         self._lines.wake()
         self._write()
         self._readable.set()
+        self._timed.set()
 
     async def _read_pages(self) -> None:
         while True:
@@ -191,7 +192,8 @@ class EndpointDeliveries:
     @property
     def _has_space(self) -> bool:
         """Whether one more delivery may be under way."""
-        return self._lines.in_flight < self._settings.max_in_flight and len(self._unwritten) < MAX_UNWRITTEN
+        is_open = self._lines.in_flight < self._settings.max_in_flight and len(self._unwritten) < MAX_UNWRITTEN
+        return is_open and self._ledger.may_report
 
     def _next_row(self) -> StoredOutbox | None:
         """Return a delivery that starts now; None if none may."""
@@ -244,6 +246,7 @@ class EndpointDeliveries:
         was_closed = self.breaker.state is BreakerState.CLOSED
         self.breaker.succeeded()
         self._end(row, OutboxDone((row.id,)))
+        self._ledger.reports_done((row,))
         if not was_closed and self.breaker.state is BreakerState.CLOSED:
             log.info("webhooks: the endpoint works again", endpoint=self.endpoint.name)
             self._lines.retry_now()
@@ -333,14 +336,15 @@ class EndpointDeliveries:
         excess = self.counts.dead_bytes - self._settings.max_dead_bytes
         if excess > 0:
             page = await self._ledger.ask(Reader.outbox_page, name, True, 0, GROUP)
-            ids = []
+            removed = []
             for row in page:
                 if excess <= 0:
                     break
                 excess -= len(row.body)
-                ids.append(row.id)
-            self.dead_removed += len(ids)
-            self._unwritten.append(OutboxDone(tuple(ids)))
+                removed.append(row)
+            self.dead_removed += len(removed)
+            self._unwritten.append(OutboxDone(tuple(row.id for row in removed)))
+            self._ledger.reports_done(removed)
             self._write()
 
 

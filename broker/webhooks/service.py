@@ -216,7 +216,7 @@ class WebhookDeliveries:
             every_s = inf if settings is None or not settings.audit_anchor_s else settings.audit_anchor_s
             with trio.move_on_after(every_s) as waiting:
                 await self._changed.wait()
-            if not waiting.cancelled_caught or not self.events.asks("audit.anchored"):
+            if self._ledger.is_copy or not waiting.cancelled_caught or not self.events.asks("audit.anchored"):
                 continue
             try:
                 head, _ = await self._ledger.ask(Reader.ends)
@@ -315,14 +315,20 @@ class WebhookDeliveries:
         """Try an endpoint again at once. KeyError."""
         self._deliveries[name].enable()
 
-    def drop(self, ids: tuple[int, ...], on_done: Callable[[LedgerResult], None]) -> SubmitResult:
+    def drop(self, rows: Sequence[StoredOutbox], on_done: Callable[[LedgerResult], None]) -> SubmitResult:
         """Remove rows of the outbox, whether they wait or are dead letters."""
+        ids = tuple(row.id for row in rows)
         items: tuple[Item, ...] = (OutboxDone(ids),)
         submitted = self._ledger.record(items, on_done)
         if submitted is SubmitResult.QUEUED:
-            for deliveries in self._deliveries.values():
-                deliveries.drop(list(ids))
+            self.forget(ids)
+            self._ledger.reports_done(rows)
         return submitted
+
+    def forget(self, ids: Sequence[int]) -> None:
+        """Deliver these rows no more: they are not in the outbox any more."""
+        for deliveries in self._deliveries.values():
+            deliveries.drop(list(ids))
 
     # ---- metrics, by endpoint
 

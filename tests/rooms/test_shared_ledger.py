@@ -17,10 +17,13 @@ from broker.ledger import (
     Item,
     Key,
     LedgerResult,
+    OutboxDone,
+    OutboxEntry,
     Reader,
     Repeated,
     RoomCheckpointed,
     RoomOpened,
+    StoredOutbox,
     make_key,
 )
 from broker.rooms.shared_ledger import AGAIN, REPLACED_KEPT, SharedLedger
@@ -186,3 +189,80 @@ async def test_copies_of_processes_that_were_killed_are_removed(tmp_path: Path) 
         assert not left.exists()
         async with running_ledger(tmp_path, (await lab.open("b"))[0]):
             assert len(list(await trio.Path(tmp_path).glob("copy-*"))) == 2  # that of a process that lives stays
+
+
+def reported(text: bytes) -> OutboxEntry:
+    return OutboxEntry("message.published", 1, text, "shop", f"room {ROOM}")
+
+
+async def reports(ledger: SharedLedger) -> list[StoredOutbox]:
+    """Return the reports that wait in the copy of a node."""
+    return await ledger.ask(Reader.outbox_page, None, False, 0, 100)
+
+
+async def test_reports_are_at_the_owner_of_a_room_until_they_are_done(tmp_path: Path) -> None:
+    async with memory_lab() as lab:
+        a, b = [(await lab.open(name))[0] for name in "ab"]
+        async with running_ledger(tmp_path / "a", a) as first, running_ledger(tmp_path / "b", b) as second:
+            await own(a, first)
+            await submit(first, RoomOpened(ROOM, 7, 1))
+            await submit(first, announced(b"one"), reported(b"one"))
+            await submit(first, reported(b"alone"))
+            await submit(first, announced(b"two"), reported(b"two"), keys=(make_key("two"),))
+            assert isinstance(await submit(first, reported(b"again"), keys=(make_key("two"),)), Repeated)
+            at_first = [(each.body, each.number) for each in await reports(first)]
+            assert at_first == [(b"one", 1), (b"alone", 0), (b"two", 2)]
+            done = (await reports(first))[0]
+            await submit(first, OutboxDone((done.id,)))
+            first.reports_done([done])
+            await until(lambda: len(lab.bus.data.read_outbox(ROOM, "", 10)) == 2)
+
+            first.close(ROOM)
+            await own(b, second)
+            assert [(each.body, each.number) for each in await reports(second)] == at_first[1:]
+            while await reports(first):  # noqa: ASYNC110 - a file has no events
+                await trio.sleep(0.01)
+
+            second.close(ROOM)
+            await own(a, first)  # which had these facts before
+            back = await reports(first)
+            assert [(each.body, each.number) for each in back] == at_first[1:]
+            first.reports_done(back)
+            await until(lambda: not lab.bus.data.read_outbox(ROOM, "", 10))
+            assert await texts(first) == [b"one", b"two"]
+
+
+async def test_facts_that_are_reports_alone_are_removed_once_they_are_done(tmp_path: Path) -> None:
+    async with memory_lab() as lab:
+        a, _ = await lab.open("a")
+        async with running_ledger(tmp_path, a) as ledger:
+            await own(a, ledger)
+            await submit(ledger, RoomOpened(ROOM, 7, 1))
+            for number in range(2 * REPLACED_KEPT):
+                await submit(ledger, reported(b"%d" % number))
+            assert len(await a.read_facts(ROOM, 0, 1000)) == 2 * REPLACED_KEPT + 1
+            ledger.reports_done(await ledger.ask(Reader.outbox_page, None, False, 0, 1000))
+            await until(lambda: not lab.bus.data.read_outbox(ROOM, "", 10))
+            await submit(ledger, announced(b"one"))
+            await until(lambda: len(lab.bus.data.read_facts(ROOM, 0, 1000)) <= 3)
+
+
+async def test_reports_that_the_engine_has_lost_go_on_at_their_owner(tmp_path: Path) -> None:
+    async with memory_lab() as lab:
+        a, b = [(await lab.open(name))[0] for name in "ab"]
+        async with running_ledger(tmp_path / "a", a) as first, running_ledger(tmp_path / "b", b) as second:
+            granted = await own(a, first)
+            await submit(first, RoomOpened(ROOM, 7, 1))
+            await submit(first, announced(b"one"), reported(b"one"))
+            await lab.flush()
+            found: list[LedgerResult] = []
+            first.record((announced(b"two"), reported(b"two")), found.append)
+            await own_again(a, first, granted.fence)
+            await until(lambda: found)
+            waiting = await reports(first)
+            assert [each.body for each in waiting] == [b"one", b"two"]
+            first.reports_done(waiting)
+            await until(lambda: not lab.bus.data.read_outbox(ROOM, "", 10))
+            first.close(ROOM)
+            await own(b, second)
+            assert await reports(second) == []
