@@ -257,6 +257,7 @@ async def test_reports_that_the_engine_has_lost_go_on_at_their_owner(tmp_path: P
             await lab.flush()
             found: list[LedgerResult] = []
             first.record((announced(b"two"), reported(b"two")), found.append)
+            await trio.testing.wait_all_tasks_blocked()
             await own_again(a, first, granted.fence)
             await until(lambda: found)
             waiting = await reports(first)
