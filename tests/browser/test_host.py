@@ -251,6 +251,8 @@ def test_the_fold_of_questions_and_activities() -> None:
     assert out["series"] == [60, 99, 12]
     assert out["running"] == [["lotteries", False, None], ["polls", False, None], ["sales", True, 0.25]]
     assert out["shelf"] == [["bca", "b"], ["bca", "a"], ["bca", "b"]]
+    assert out["results"] == [[["packets", "p", False, 0]], *[[["packets", "p", True, 2]]] * 2, []]
+    assert out["left"] == 51
 
 
 def test_the_desk_comes_back_after_its_link_was_cut(broker: PageBroker, page: Any) -> None:
@@ -304,6 +306,35 @@ def test_a_mode_that_was_set_is_shown_whatever_is_read_meanwhile(broker: PageBro
     wait_until(lambda: page.get_by_label("Review first").is_checked())
 
 
+HELD = """() => {
+  const { client } = roomcastDesk, call = client.call.bind(client);
+  const isReleased = new Promise((resolve) => { roomcastDesk.release = resolve; });
+  client.call = async (operation, ...more) => {
+    if (operation === "activities.list") await isReleased;
+    return call(operation, ...more);
+  };
+}"""
+
+GRAB = "(fields) => roomcastDesk.room.call('packets.grab', fields, { key: 'grab' })"
+
+
+def test_a_result_that_is_settled_before_the_desk_has_read_it_is_shown(broker: PageBroker, page: Any) -> None:
+    room = "desk-late"
+    shop(broker, room)
+    page.goto(f"{broker.viewers}/host/{room}?lang=en")
+    page.get_by_role("button", name="Explain next").wait_for()
+    launch(page, "Packet", total="1", shares="1", soon_s="0")
+    packet = page.locator(".running li[data-kind=packets]")
+    packet.get_by_text("0 / 1 taken").wait_for()
+    wait_until(lambda: activity(broker, room, "packets")["state"] == "open")
+    page.evaluate(HELD)
+    page.evaluate(GRAB, {"room": room, "id": packet.get_attribute("data-id"), "keyword": ""})
+    wait_until(lambda: activity(broker, room, "packets") is None)
+    page.evaluate("roomcastDesk.release()")
+    packet.get_by_text("1 / 1 taken").wait_for()
+    packet.get_by_text("settled").wait_for()
+
+
 REFUSED_ONCE = """async () => {
   const base = document.querySelector("link[rel=icon]").href.replace(/art\\/.*/, "client/");
   const { RequestError } = await import(base + "errors.js"), { client } = roomcastDesk, call = client.call.bind(client);
@@ -320,7 +351,7 @@ def test_a_read_that_a_busy_broker_refuses_is_made_again(broker: PageBroker, pag
     shop(broker, "desk-busy")
     page.goto(f"{broker.viewers}/host/desk-busy?lang=en")
     page.get_by_role("button", name="Explain next").wait_for()
-    wait_until(lambda: page.evaluate("roomcastDesk.activities.length > 0 && roomcastDesk._timers.size === 0"))
+    wait_until(lambda: page.evaluate("roomcastDesk.activities.items.length > 0 && roomcastDesk._timers.size === 0"))
     page.evaluate(REFUSED_ONCE)
     deadline_ms = time.time_ns() // 1_000_000 + 600_000
     broker.call("countdowns.start", room="desk-busy", id="doors", label="Doors", deadline_ms=deadline_ms)

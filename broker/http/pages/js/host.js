@@ -54,8 +54,8 @@ async function attempt(work) {
 
 function draw(what, more) {
   if (what === "link" || what === "room") drawHead();
-  if (what === "shelf") { parts.order.update(shelf(desk.products, desk.explaining.product), desk.explaining.at_ms, desk.isLive); parts.running.update(desk.activities, desk.now); }
-  if (what === "activities") parts.running.update(desk.activities, desk.now);
+  if (what === "shelf") { parts.order.update(shelf(desk.products, desk.explaining.product), desk.explaining.at_ms, desk.isLive); parts.running.update(desk.activities.all(), desk.now); }
+  if (what === "activities") parts.running.update(desk.activities.all(), desk.now);
   if (what === "mic") parts.asks.mic(desk.seats);
   if (what === "modes" || what === "room") parts.modes.update({ ...desk.modes, pre_review: desk.view?.rules?.pre_review });
   if (what === "numbers") parts.numbers.take(desk.stats, { giftCents: desk.money.lastMinute(desk.now), orders: desk.orders });

@@ -1,7 +1,7 @@
 // The desk's link: one room, what it is now (read again when it says that it has changed), and the calls of the person.
 import { NoAnswerError, RequestError, openSession } from "../base/session.js";
 import { has, t } from "../base/strings.js";
-import { Money, Questions } from "./view.js";
+import { Activities, Money, Questions } from "./view.js";
 
 const DIRECTING = new Set(["host", "assistant", "app"]);
 /** Operations for the platform alone, since they cost money: a host asks it to do them. */
@@ -32,7 +32,7 @@ export class Desk {
     this.onChange = onChange;
     this.view = null;
     this.products = [];
-    this.activities = [];
+    this.activities = new Activities();
     this.explaining = { product: null, at_ms: 0 };
     this.seats = null;
     this.modes = null;
@@ -144,25 +144,28 @@ export class Desk {
   _onEvent({ type, payload, atMs }) {
     if (type === "room_phase") { if (payload?.phase === "ended") this._ended(); else this._later("room", 50); }
     else if (type === "gift" || type === "highlight") this.money.add(type === "gift" ? (payload.count ?? 0) * (payload.price_cents ?? 0) : payload.cents ?? 0, atMs);
-    else if (type === "activity") this._changed(payload.event);
+    else if (type === "activity") this._changed(payload);
   }
 
-  _onCounter({ name, data }) {
+  _onCounter({ name, id, data }) {
     if (name === "orders.shown") this.orders = data.total;
-    else if (name !== "rankings.changed") this._changed(name, 1000);
+    else if (name !== "rankings.changed") this._changed({ event: name, id, data }, 1000);
   }
 
-  _changed(event = "", wait = 200) {
+  _changed({ event = "", id, data }, wait = 200) {
     const subject = event.split(".")[0];
+    this.activities.take(event, id, data);
     const what = { products: "shelf", mic: "mic", moderation: "modes" }[subject];
     if (what) this._later(what, wait);
     if (!what || what === "shelf") this._later("activities", wait);
   }
 
-  /** Reads again soon; several changes make one call. */
+  /** Reads again soon; several changes make one call, for which the most urgent one waits no longer than alone. */
   _later(what, wait) {
-    if (this._timers.has(what)) return;
-    this._timers.set(what, setTimeout(() => { this._timers.delete(what); this._load(what); }, wait));
+    const before = this._timers.get(what), at = performance.now() + wait;
+    if (before && before.at <= at) return;
+    clearTimeout(before?.timer);
+    this._timers.set(what, { at, timer: setTimeout(() => { this._timers.delete(what); this._load(what); }, wait) });
   }
 
   async _load(what) {
@@ -184,8 +187,8 @@ export class Desk {
           break;
         }
         default: {
-          this.activities = (await this.client.call("activities.list", { room: this.name })).items;
-          const shelf = this.activities.find(({ kind }) => kind === "products")?.data;
+          const { items } = await this.client.call("activities.list", { room: this.name }), shelf = items.find(({ kind }) => kind === "products")?.data;
+          this.activities.read(items, this.now);
           const before = this._hasShelf ? this.explaining.product : undefined;
           this._hasShelf = true;
           this.explaining = shelf?.explaining ?? { product: null, at_ms: 0 };

@@ -1,5 +1,7 @@
 // What the desk shows, folded from what the room says. Pure: no document, no socket, times are arguments.
 
+import { begins, changed } from "../room/view.js";
+
 export const SECONDS = 60;
 const QUESTION = /[?\uff1f]|\u5417|\u5462|\u600e\u4e48|\u4ec0\u4e48|\u591a\u5c11|\u51e0|\u6709\u6ca1\u6709|\u54ea|^(how|what|when|where|which|who|why|can|could|does|do|is|are|will)\b/i;
 
@@ -54,7 +56,35 @@ export class Money {
   lastMinute(nowMs) { this.seen = this.seen.filter(([at]) => at > nowMs - 60000); return this.seen.reduce((sum, [, cents]) => sum + cents, 0); }
 }
 
-const OVER = new Set(["closed", "settled", "cancelled", "finished", "voided", "drawn", "revealed", "expired", "emptied", "ended", "result", "idle"]);
+const OVER = new Set(["closed", "settled", "cancelled", "finished", "voided", "drawn", "revealed", "expired", "emptied", "ended", "result", "idle", "done"]);
+const STAYS_MS = 60_000, MOST_LEFT = 50;
+const stateOf = (data) => data.state ?? data.phase ?? "open";
+const keyOf = ({ kind, id }) => `${kind} ${id}`;
+
+/** Activities as the last read has them and as events have changed them since. The broker's list leaves out what is settled: here a
+ * result stays for a minute after it has left the list. */
+export class Activities {
+  constructor() { this.items = []; this.left = new Map(); }
+
+  /** Takes the whole list. */
+  read(items, nowMs) {
+    const there = new Set(items.map(keyOf));
+    for (const item of this.items) if (!there.has(keyOf(item)) && OVER.has(stateOf(item.data))) this.left.set(keyOf(item), { item, atMs: nowMs });
+    for (const [key, { atMs }] of this.left) if (there.has(key) || nowMs - atMs > STAYS_MS || this.left.size > MOST_LEFT) this.left.delete(key);
+    this.items = items;
+  }
+
+  /** Takes an event or a counter of one. */
+  take(name, id, fields) {
+    const [kind] = name.split("."), item = this.items.find((each) => each.kind === kind && each.id === id) ?? this.left.get(`${kind} ${id}`)?.item;
+    if (item) item.data = changed(item, name, fields);
+    else if (begins(name)) this.items = [...this.items, { kind, id, data: changed({ kind, id, data: {} }, name, fields) }];
+  }
+
+  /** All that is to be shown. */
+  all() { return [...this.items, ...[...this.left.values()].map(({ item }) => item)]; }
+}
+
 const KINDS = ["sales", "packets", "rains", "lotteries", "polls", "quizzes", "countdowns", "coupons", "pk"];
 
 /** Activities that run or have just ended, what ends first on top: {kind, id, data, endsAt, startsAt, isOver, part}. */
@@ -62,7 +92,7 @@ export function running(items) {
   return items.filter(({ kind }) => KINDS.includes(kind)).map(({ kind, id: key, data }) => {
     const id = key || data.id; // a room has one PK at a time, whose key is empty
     const terms = data.terms ?? data.question?.terms ?? {};
-    const state = data.state ?? data.phase ?? "open";
+    const state = stateOf(data);
     return {
       kind, id, data, state, isOver: OVER.has(state),
       startsAt: data.open_at_ms ?? data.start_at_ms ?? terms.open_at_ms ?? 0,

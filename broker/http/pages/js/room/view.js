@@ -68,6 +68,12 @@ const CHANGES = {
 const COUNTERS = new Set(["sales.counted", "packets.counted", "lotteries.counted", "polls.counted", "quizzes.counted", "pk.score_changed"]);
 /** Events that begin an activity; what else comes of one that is not here is of one that is over, or was never shown. */
 const BEGINS = new Set(["sales.scheduled", "packets.scheduled", "rains.scheduled", "lotteries.announced", "polls.opened", "quizzes.opened", "coupons.opened", "countdowns.started", "rankings.changed"]);
+export const begins = (name) => BEGINS.has(name);
+/** Returns the data of an activity after an event or a counter of it. */
+export function changed(item, name, fields) {
+  const change = CHANGES[name];
+  return change && !(COUNTERS.has(name) && OVER.has(stateOf(item))) ? { ...item.data, ...change(item.data, fields) } : item.data;
+}
 const without = (drops = [], packet) => drops.filter((each) => each.packet !== packet);
 
 /** Kinds of which a room has one, without an id. */
@@ -136,14 +142,12 @@ export class RoomView {
     if (kind === "products") return this.#shelf(name, data);
     if (name === "moderation.muted") { this.mute = data.is_muted ? data : null; return this.mute; }
     if (name === "countdowns.stopped") { const key = `countdowns ${id}`, item = this.activities.get(key) ?? null; this.activities.delete(key); return item; }
-    const change = CHANGES[name];
-    if (!change) return null;
+    if (!CHANGES[name]) return null;
     const key = `${kind} ${SINGLE.has(kind) ? "" : id || data.kind || ""}`;
     let item = this.activities.get(key);
     if (!item && !BEGINS.has(name) && !SINGLE.has(kind)) return null;
-    if (item && item.overAt !== null && COUNTERS.has(name)) return null;
     if (!item) { item = { kind, id: id || data.kind || "", data: {}, own: null, overAt: null }; this.activities.set(key, item); }
-    item.data = { ...item.data, ...change(item.data, data) };
+    item.data = changed(item, name, data);
     this.#mark(item, nowMs);
     return item;
   }
