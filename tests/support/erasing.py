@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,9 @@ async def populate(broker: Broker, history: Sequence[Step], *, closes: bool = Tr
     """Do what a history says; the room "closed" is closed, not ended, at its end."""
     for room in ROOMS:
         await operate(broker, "rooms.open", room)
-    for number, step in enumerate(history):
-        await _do(broker, *step, f"{number}")
+    async with trio.open_nursery() as reports:
+        for number, step in enumerate(history):
+            await _do(broker, reports, *step, f"{number}")
     if closes:
         closed = broker.hub.find("closed")
         assert closed is not None
@@ -75,7 +77,7 @@ async def populate(broker: Broker, history: Sequence[Step], *, closes: bool = Tr
     await broker.ledger.flush()
 
 
-async def _do(broker: Broker, kind: str, user: str, room: str, number: int, unique: str) -> None:
+async def _do(broker: Broker, reports: trio.Nursery, kind: str, user: str, room: str, number: int, unique: str) -> None:
     is_victim = user == VICTIM
     name, text = ("Vic the Great", f"secret {unique}") if is_victim else ("Bob", f"hello {unique}")
     publish = "messages.publish"
@@ -132,15 +134,18 @@ async def _do(broker: Broker, kind: str, user: str, room: str, number: int, uniq
             fields = (f"talk {unique}", text, None, 0, tuple(each for each in users if each != user), user)
             await operate(broker, "conversations.send", *fields, key=f"talk {unique}")
         case "activities":
-            await take_part(broker, room, user, name, unique)
+            await take_part(broker, reports, room, user, name, unique)
         case "keyed":
             await operate(
                 broker, "messages.pin", room, f"pin {number % 2}", None, 4, [text], None, user, name, key=f"k{unique}"
             )
 
 
-async def take_part(broker: Broker, room: str, user: str, shown_name: str, id: str) -> None:
-    """Begin an activity of every kind that knows users, in which the user and another one take part."""
+async def take_part(broker: Broker, reports: trio.Nursery, room: str, user: str, shown_name: str, id: str) -> None:
+    """Begin an activity of every kind that knows users, in which the user and another one take part.
+
+    Reports of clicks are answered a second later, when they are durable: ``reports`` waits for them.
+    """
 
     other = f"carl {id}"
     number_of = {"": 0, user: 1, other: 2}
@@ -198,7 +203,8 @@ async def take_part(broker: Broker, room: str, user: str, shown_name: str, id: s
         await ask(by, "mic.request", key=False)
         await ask(by, "audiences.follow", key=False, follows=True)
         await ask(by, "audiences.share", channel="wechat")
-        await ask(by, "products.report_clicks", key=False, id=id, clicks=2, report=int(now_ms))
+        report = partial(ask, by, "products.report_clicks", key=False, id=id, clicks=2, report=int(now_ms))
+        reports.start_soon(report)
 
 
 async def erase(broker: Broker, user: str = VICTIM, tenant: str = "") -> Any:
