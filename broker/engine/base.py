@@ -483,7 +483,7 @@ class Engine(Protocol):
     async def write_checkpoint(self, room: str, checkpoint: RoomCheckpointRecord) -> Fenced | None:
         """Replace the room's checkpoint, and drop the facts that it covers. None: done. Atomic.
 
-        ``checkpoint.fence`` is the owner's. Facts are dropped only here; the log is cut by its configured length.
+        ``checkpoint.fence`` is the owner's. It is done by a full engine too. The log is cut by its configured length.
         """
 
     async def read_checkpoint(self, room: str) -> RoomCheckpointRecord | None:

@@ -285,7 +285,6 @@ class MemoryData:
 
     def write_checkpoint(self, node: str, room: str, checkpoint: RoomCheckpointRecord) -> Fenced | None:
         """Do `Engine.write_checkpoint`."""
-        self._require_memory()
         shared = self._owned(node, room, checkpoint.fence)
         if isinstance(shared, Fenced):
             return shared

@@ -30,6 +30,8 @@ __all__ = [
     "AnswersRemoved",
     "CallAnswered",
     "Committed",
+    "CopyCleared",
+    "CopyFilled",
     "DirectAcked",
     "DirectEntry",
     "DirectState",
@@ -275,6 +277,27 @@ class RoomForgotten(NamedTuple):
     digests: tuple[bytes, ...]
 
 
+class CopyCleared(NamedTuple):
+    """What a copy has of a log goes, because it cannot follow the log any more: records of ``kinds`` and all inboxes
+    with their messages. The keys stay."""
+
+    kinds: tuple[str, ...]
+
+
+class CopyFilled(NamedTuple):
+    """Rows of another copy of the same log, as `broker.ledger.copying` reads them. Those that are there already stay
+    as they are. ``base``: the number after which a new inbox begins. ``replaced``: users whose inboxes go before."""
+
+    base: int
+    inboxes: tuple[tuple[str, int, int, int], ...]
+    """User, last number, last acknowledged one, Unix milliseconds."""
+    directs: tuple[tuple[str, int, int, int, int, int, str, bytes, int], ...]
+    """User, number, kind, at_ms, expires_at_ms, state, batch, body, whether it is marketing."""
+    keys: tuple[tuple[bytes, bytes, int, int, bytes, int], ...]
+    """Digest, fingerprint, outcome, number, answer, at_ms."""
+    replaced: tuple[str, ...] = ()
+
+
 class CallAnswered(NamedTuple):
     """A call has its answer, which the submission's key holds. It writes nothing itself: the key gets its time."""
 
@@ -287,6 +310,8 @@ Item = (
     | RoomEnded
     | RoomForgotten
     | RoomCheckpointed
+    | CopyCleared
+    | CopyFilled
     | DirectEntry
     | DirectAcked
     | DirectsCancelled

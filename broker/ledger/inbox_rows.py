@@ -8,7 +8,7 @@ from typing import Any
 
 from broker.core.users.marketing import DAY_MS, HOUR_MS, MarketingRules, Suppression
 from broker.ledger.encryption import BodyCipher
-from broker.ledger.entries import CANCEL_ROWS, DirectEntry, DirectsCancelled, DirectState, LedgerDamaged
+from broker.ledger.entries import CANCEL_ROWS, CopyFilled, DirectEntry, DirectsCancelled, DirectState, LedgerDamaged
 from broker.ledger.inserting import insert_rows
 from broker.ledger.rows import ACKED_MARK, CRC_MASK, Tallies, direct_checksum, inbox_checksum, state_mark
 from protocol.frames import pack_body
@@ -169,6 +169,41 @@ class InboxRows:
                 self._tallies["inboxes"].remove(inbox.crc)
                 self._connection.execute("DELETE FROM inboxes WHERE user = ?", (user,))
             self.base = max(self.base, inbox.last_id)
+
+    def fill(self, rows: CopyFilled) -> None:
+        """Add inboxes and messages of another copy; those that are there stay, but for those of the users that it
+        replaces."""
+        self.base = max(self.base, rows.base)
+        self.write()
+        for user in rows.replaced:
+            self._delete("user = ?", (user,))
+        for user, last_id, acked_id, at_ms in rows.inboxes:
+            if self._inbox(user) is None:
+                self._inboxes[user] = _Inbox(last_id, acked_id, at_ms, None)
+        for user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, marketing in rows.directs:
+            found = self._connection.execute(
+                "SELECT 1 FROM directs WHERE user = ? AND direct_id = ?", (user, direct_id)
+            ).fetchone()
+            if found is None:
+                body = self._cipher.encrypt("directs", body)
+                columns = user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, marketing
+                crc = direct_checksum(*columns)
+                self._tallies.add_direct(crc, state)
+                self._directs.append((*columns, crc))
+
+    def clear(self) -> None:
+        """Delete all inboxes with their messages."""
+        self.write()
+        self._delete("1", ())
+
+    def _delete(self, where: str, names: tuple[str, ...]) -> None:
+        """Delete inboxes with their messages; what was gathered is written."""
+        directs = self._connection.execute(f"DELETE FROM directs WHERE {where} RETURNING crc, state", names)
+        self._tallies.remove_directs(directs.fetchall())
+        inboxes = self._connection.execute(f"DELETE FROM inboxes WHERE {where} RETURNING user, crc", names)
+        for user, crc in inboxes.fetchall():
+            self._tallies["inboxes"].remove(crc)
+            self._inboxes.pop(user, None)
 
     def redact(self, bodies: Sequence[tuple[int, bytes]]) -> None:
         """Replace bodies of messages, by the id of their row."""

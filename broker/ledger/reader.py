@@ -30,6 +30,7 @@ from broker.ledger.key_rows import read_keys
 from broker.ledger.row_reader import (
     SELECT_DIRECT,
     SELECT_ENTRY,
+    SELECT_INBOX,
     SELECT_OUTBOX,
     SELECT_RECORD,
     SELECT_STREAM,
@@ -44,6 +45,10 @@ __all__ = ["Reader", "open_directory", "stored_entries"]
 SCAN_ENTRIES = 5000
 """Entries that `Reader.entries_with` inspects: a few milliseconds, in which no other question is answered."""
 
+DirectRow = tuple[str, int, int, int, int, int, str, bytes, int]
+"""User, number, kind, at_ms, expires_at_ms, state, batch, body as it was written, whether it is marketing."""
+
+_DIRECT_WITH_ID = SELECT_DIRECT.replace("SELECT ", "SELECT id, ", 1)
 _PENDING = "FROM directs JOIN inboxes USING (user) WHERE state = 0 AND direct_id > acked_id"
 """What had expired before a later message was acknowledged waits for maintenance, not for its user."""
 
@@ -303,6 +308,53 @@ class Reader(VerifyingReader):
             f"{SELECT_RECORD} WHERE {where} ORDER BY subject, name LIMIT ?", (*values, limit)
         )
         return [self._record(row) for row in rows]
+
+    # ---- rows of a copy, see `broker.ledger.copying`
+
+    @reports_damage
+    def records_after(self, kind: str, after: tuple[str, ...], limit: int) -> list[StoredRecord]:
+        """Return records of a kind behind a subject and name, () = from the first, ordered by them."""
+        where, values = ("", ()) if not after else (" AND (subject, name) > (?, ?)", after)
+        rows = self._connection.execute(
+            f"{SELECT_RECORD} WHERE kind = ?{where} ORDER BY subject, name LIMIT ?", (kind, *values, limit)
+        )
+        return [self._record(row) for row in rows]
+
+    @reports_damage
+    def inboxes_after(self, user: str, limit: int) -> list[tuple[str, int, int, int]]:
+        """Return user, last number, last acknowledged one and time of inboxes behind a user, "" = from the first."""
+        rows = self._connection.execute(f"{SELECT_INBOX} WHERE user > ? ORDER BY user LIMIT ?", (user, limit))
+        return [self._inbox(row)[:4] for row in rows]
+
+    @reports_damage
+    def inboxes_of(self, users: Sequence[str]) -> list[tuple[str, int, int, int]]:
+        """Return the inboxes of some users, as `inboxes_after` does."""
+        names = json.dumps(list(users))
+        rows = self._connection.execute(f"{SELECT_INBOX} WHERE user IN (SELECT value FROM json_each(?))", (names,))
+        return [self._inbox(row)[:4] for row in rows]
+
+    @reports_damage
+    def last_direct(self) -> int:
+        """Return the id of the newest row of the messages, 0 = there is none."""
+        return int(self._connection.execute("SELECT coalesce(max(id), 0) FROM directs").fetchone()[0])
+
+    @reports_damage
+    def directs_after(self, id: int, last: int, limit: int) -> list[tuple[int, DirectRow]]:
+        """Return messages of all users behind the id of a row, up to another one, in the order in which they were
+        written, each with the id of its row."""
+        where = "WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
+        rows = self._connection.execute(f"{_DIRECT_WITH_ID} {where}", (id, last, limit))
+        return [(row[0], self._direct_row(row[1:])) for row in rows]
+
+    @reports_damage
+    def directs_of(self, user: str) -> list[DirectRow]:
+        """Return all messages of a user, in order."""
+        rows = self._connection.execute(f"{SELECT_DIRECT} WHERE user = ? ORDER BY direct_id", (user,))
+        return [self._direct_row(row) for row in rows]
+
+    def _direct_row(self, row: tuple[Any, ...]) -> DirectRow:
+        self._check_direct(row)
+        return (*row[:7], self.cipher.decrypt("directs", row[7]), row[8])
 
     # ---- the whole ledger
 

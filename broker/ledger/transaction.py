@@ -20,6 +20,8 @@ from broker.ledger.entries import (
     AnswersRemoved,
     CallAnswered,
     Committed,
+    CopyCleared,
+    CopyFilled,
     DirectAcked,
     DirectEntry,
     DirectsCancelled,
@@ -46,6 +48,7 @@ from broker.ledger.entries import (
 )
 from broker.ledger.inbox_rows import InboxRows
 from broker.ledger.inserting import insert_rows
+from broker.ledger.key_rows import read_keys
 from broker.ledger.outbox_rows import OutboxRows
 from broker.ledger.redaction import redact_entries, redact_outbox, remove_answers
 from broker.ledger.rows import HeadRow, Tallies, key_checksum, record_checksum, write_head
@@ -186,6 +189,14 @@ class Transaction:
                     self.streams.end(ended, at_ms)
             case RoomForgotten(room, kinds, digests):
                 self._forget(room, kinds, digests)
+            case CopyFilled():
+                self._fill(item)
+            case CopyCleared(kinds):
+                for kind in kinds:
+                    rows = self.connection.execute("DELETE FROM records WHERE kind = ? RETURNING crc", (kind,))
+                    for (crc,) in rows.fetchall():
+                        self.tallies["records"].remove(crc)
+                self.inboxes.clear()
             case CallAnswered():
                 pass
             case EntriesRedacted():
@@ -214,6 +225,14 @@ class Transaction:
             rows = self.connection.execute("DELETE FROM keys WHERE digest = ? RETURNING crc", (digest,))
             for (crc,) in rows.fetchall():
                 self.tallies["keys"].remove(crc)
+
+    def _fill(self, rows: CopyFilled) -> None:
+        """Take rows of another copy over that this one does not have."""
+        self.inboxes.fill(rows)
+        known = read_keys(self.connection, self._cipher, [digest for digest, *_ in rows.keys])
+        for digest, fingerprint, outcome, offset, answer, at_ms in rows.keys:
+            if digest not in known:
+                self._stage_key(Key(digest, fingerprint, outcome, answer), offset, at_ms)
 
     def begin_lineage(self, lineage: bytes, new_epoch: Callable[[], int], at_ms: int) -> int:
         """Begin another history: every open room gets a stream of a new epoch, with its checkpoint, and inbox numbers

@@ -13,17 +13,18 @@ import structlog
 from broker.auth.ticket_keys import TicketKeys
 from broker.core.tenants.names import split_name
 from broker.core.users.revocations import Revocation, RevokedToken, TooManyTokens
-from broker.ledger import Committed, Item, LedgerResult, RecordPut, RecordRemoved
+from broker.ledger import Committed, Item, LedgerResult, Reader, RecordPut, RecordRemoved
 from broker.operations.brokers import API_KEYS_CHANGED
 from broker.operations.parts import Parts
 from broker.operations.sanctions import enforce
 from broker.operations.tokens import end_revoked
 from broker.rooms import hints, locks, word_lists
+from broker.rooms.preference_records import read_preferences
 from broker.users import revocations, sanction_records
 from broker.users.settings import PREFERENCES, TAGS
 from protocol.frames import unpack_body
 
-__all__ = ["SHARED_KINDS", "SharedRecords"]
+__all__ = ["FIRST_HOLDS", "SHARED_KINDS", "SharedRecords"]
 
 log = structlog.get_logger("roomcast.nodes")
 
@@ -37,6 +38,8 @@ SHARED_KINDS = frozenset(
     }
 )  # fmt: skip
 """Kinds of the records that hold on every node."""
+FIRST_HOLDS = frozenset({SECRETS})
+"""Those of which the first that was put holds."""
 
 
 class SharedRecords:
@@ -87,6 +90,24 @@ class SharedRecords:
         if hints.KIND in again and self._parts.ledger is not None:
             self._start(self._parts.hub.hints.load, self._parts.ledger)
         return links
+
+    async def load(self) -> None:
+        """Read from the ledger what holds on every node, where the copy of the log was filled from a checkpoint."""
+        parts, ledger = self._parts, self._parts.ledger
+        if ledger is None:
+            return
+        for record in await ledger.ask(Reader.records, SECRETS):
+            if self.secrets is None:
+                self.secrets = TicketKeys.decode(record.body)
+                self._use_secrets(self.secrets)
+        await parts.sanctions.load()
+        await parts.revocations.load()
+        await parts.word_lists.load()
+        await parts.hub.hints.load(ledger)
+        parts.hub.preferences.load(await ledger.ask(read_preferences))
+        if parts.inboxes is not None:
+            await parts.inboxes.load()
+        self._read_api_keys()
 
     def _revoke(self, item: RecordPut) -> int:
         """Let a revocation hold; return the links that it ends."""

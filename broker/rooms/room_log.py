@@ -6,12 +6,13 @@ anything else is written. An append waits while the engine does not answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import structlog
 import trio
 
 from broker.engine.base import (
+    MAX_APPEND_BYTES,
     Appended,
     Engine,
     EngineError,
@@ -24,12 +25,14 @@ from broker.engine.base import (
     OutcomeUnknown,
 )
 
-__all__ = ["AGAIN_S", "RoomLog"]
+__all__ = ["AGAIN_S", "MAX_GROUP", "RoomLog", "groups"]
 
 log = structlog.get_logger("roomcast.room_log")
 
 AGAIN_S = 0.1
 """Time between two attempts while the engine does not answer."""
+MAX_GROUP = 64
+"""Facts of one append."""
 
 
 class RoomLog:
@@ -108,3 +111,15 @@ class RoomLog:
                 await trio.sleep(AGAIN_S)
             else:
                 return [each.body for each in found] == [item.body for item in items]
+
+
+def groups(bodies: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Yield what goes into one append each."""
+    start = nbytes = 0
+    for index, body in enumerate(bodies):
+        nbytes += len(body)
+        if index > start and (nbytes > MAX_APPEND_BYTES or index - start == MAX_GROUP):
+            yield bodies[start:index]
+            start, nbytes = index, len(body)
+    if start < len(bodies):
+        yield bodies[start:]

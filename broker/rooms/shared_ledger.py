@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import structlog
 import trio
 
-from broker.engine.base import MAX_APPEND_BYTES, MAX_APPEND_ITEMS, Engine, EngineError, Granted, LogItem, OutboxItem
+from broker.engine.base import MAX_APPEND_ITEMS, Engine, EngineError, Granted, LogItem, OutboxItem
 from broker.ledger import (
     ACTIVITY_FACTS,
     Committed,
@@ -44,12 +43,15 @@ from broker.ledger import (
     SubmitResult,
     outbox_of_lines,
 )
+from broker.ledger.copying import read_key_marks
 from broker.ledger.entries import Submission
 from broker.ledger.schema import database_path
 from broker.rooms.broker_log import BROKER_LOG, BrokerLog, read_fact
 from broker.rooms.ledger_copies import COPY_PREFIX, open_copy, remove_left_copies
+from broker.rooms.log_checkpoints import LogCheckpoints
 from broker.rooms.replaced_facts import ReplacedFacts
-from broker.rooms.room_log import AGAIN_S, RoomLog
+from broker.rooms.room_log import AGAIN_S, RoomLog, groups
+from broker.rooms.shared_logs import SharedLog, WaitingSubmission, first_group
 from broker.rooms.shared_notices import AGAIN_WITHIN_MS, send_notices, without_notices
 from broker.rooms.shared_outbox import (
     PendingReports,
@@ -59,7 +61,7 @@ from broker.rooms.shared_outbox import (
     report_row,
     reports_in,
 )
-from broker.rooms.submissions import ROOM_KINDS, is_for_all, pack_submission, read_submission, room_of
+from broker.rooms.submissions import ROOM_KINDS, is_for_all, read_submission, room_of
 
 __all__ = ["SUBMISSION_KIND", "SharedLedger"]
 
@@ -67,8 +69,6 @@ log = structlog.get_logger("roomcast.shared_ledger")
 
 SUBMISSION_KIND = 1100
 """Kind of the facts of a room's log that are submissions."""
-MAX_GROUP = 64
-"""Submissions of one append."""
 AGAIN = b"again"
 """Body of the first entry of a log that is written again, because the engine has lost its data. The note of the room
 says once it is whole."""
@@ -81,38 +81,10 @@ PAGE = 200
 WORK_TOPIC = "activities"
 """Topic of the report that no one is sent: it says that the activities of a room may have something to do, so that a
 node claims the room once its owner is gone."""
+MAX_MARKS = 2000
+"""Marks of keys that are removed at a time."""
 SETTLE_S = 1.0
 """How long a room that moves waits for what is being written."""
-
-
-class _Waiting:
-    """A submission that the engine has not answered."""
-
-    __slots__ = ("body", "items", "keys", "on_done")
-
-    def __init__(
-        self,
-        items: tuple[Item, ...],
-        keys: tuple[Key, ...],
-        on_done: Callable[[LedgerResult], None],
-        body: bytes = b"",
-    ) -> None:
-        self.items = items
-        self.keys = keys
-        self.on_done = on_done
-        self.body = body or pack_submission(items, keys)
-
-
-class _SharedRoom:
-    """A room that this node owns: its log, and what waits to be written. ``has_work``: the engine names it as one that
-    has work."""
-
-    def __init__(self, end: RoomLog, has_work: bool) -> None:
-        self.end = end
-        self.has_work = has_work
-        self.waiting: deque[_Waiting] = deque()
-        self.nbytes = 0
-        self.work = trio.Event()
 
 
 class SharedLedger(Ledger):
@@ -132,7 +104,7 @@ class SharedLedger(Ledger):
         super().__init__(Path(self._copy.name), **settings)
         self._engine = engine
         self._outbox = SharedOutbox(engine, self._fence_of, self._reported, self._unix_ms, retention.outbox_s * 1000)
-        self._logs: dict[str, _SharedRoom] = {}
+        self._logs: dict[str, SharedLog] = {}
         self._applied: dict[str, int] = {}
         """By room: the number of the last fact that the copy has."""
         self._replaced: dict[str, ReplacedFacts] = {}
@@ -153,6 +125,7 @@ class SharedLedger(Ledger):
         self._left: dict[str, tuple[tuple[str, ...], Callable[[StoredOutbox], bool]]] = {}
         """By log that this node owned: its reports that are still in the copy."""
         self._leaving = trio.Lock()
+        self.broker_log.on_checkpoint = self._on_checkpoint
         self.on_lost: Callable[[str], None] = lambda room: None
         self.load: Callable[[str], Awaitable[bool]] | None = None
         """Reads a room from the copy; returns whether its activities have something to do."""
@@ -178,7 +151,7 @@ class SharedLedger(Ledger):
             self._refused += 1
             return SubmitResult.FULL
         self._queued += 1
-        shared.waiting.append(_Waiting(tuple(items), tuple(keys), on_done))
+        shared.waiting.append(WaitingSubmission(tuple(items), tuple(keys), on_done))
         shared.nbytes += nbytes
         shared.work.set()
         return SubmitResult.QUEUED
@@ -208,7 +181,7 @@ class SharedLedger(Ledger):
         if shared is None or self._queued >= self._limits.max_items:
             return False
         self._queued += 1
-        shared.waiting.append(_Waiting((), (), _ignore, body))
+        shared.waiting.append(WaitingSubmission((), (), _ignore, body))
         shared.work.set()
         return True
 
@@ -261,18 +234,7 @@ class SharedLedger(Ledger):
     async def open(self, name: str, granted: Granted) -> bool:
         """Take over what the log of a room has beyond the copy; from then on this node writes it. False: it cannot."""
         if name == BROKER_LOG and self._nursery is not None:
-            await self.broker_log.catch_up()
-            if self.broker_log.on_owned is not None:
-                await self.broker_log.on_owned()
-            shared = _SharedRoom(RoomLog(self._engine, name, granted), True)
-            for row in (await self._begin_reports(name))[0].values():
-                self._outbox.added(name, row.fact, row.at_ms, row.reports)
-                if not await self._apply(row.reports, (), _ignore):
-                    return False
-            self._logs[name] = shared
-            self.broker_log.keeps_reports = True
-            self._nursery.start_soon(self._write, shared)
-            return True
+            return await self._open_for_all(granted, self._nursery)
         record = await self._engine.owner(name)
         founding = b"" if record is None else record.note
         if not founding and not granted.is_new and await self._is_incomplete(name):
@@ -319,9 +281,44 @@ class SharedLedger(Ledger):
         self.busy.discard(name)
         if self.load is not None and await self.load(name):
             self.busy.add(name)
-        shared = self._logs[name] = _SharedRoom(RoomLog(self._engine, name, granted), has_work)
+        shared = self._logs[name] = SharedLog(RoomLog(self._engine, name, granted), has_work)
         self._nursery.start_soon(self._write, shared)
         return True
+
+    async def _open_for_all(self, granted: Granted, nursery: trio.Nursery) -> bool:
+        """Write the broker's log from now on. What the engine has lost of it, it gets from the copy."""
+        followed = self.broker_log
+        before, knew = followed.fact, followed.knows
+        await followed.catch_up()
+        checkpoints = LogCheckpoints(self._engine, followed, self.ask, SUBMISSION_KIND, self._unix_ms)
+        if granted.is_new:
+            await checkpoints.name(granted.fence)
+        if followed.is_filling or (knew and granted.last_fact < before):
+            await followed.complete()
+            checkpoints.begin_anew(is_new=False)
+        if followed.on_owned is not None:
+            await followed.on_owned()
+        shared = SharedLog(RoomLog(self._engine, BROKER_LOG, granted), True)
+        for row in (await self._begin_reports(BROKER_LOG))[0].values():
+            self._outbox.added(BROKER_LOG, row.fact, row.at_ms, row.reports)
+            if not await self._apply(row.reports, (), _ignore):
+                return False
+        self._logs[BROKER_LOG] = shared
+        followed.keeps_reports = True
+        nursery.start_soon(self._write_for_all, shared, checkpoints, nursery)
+        if followed.begun_at > 1:
+            nursery.start_soon(checkpoints.cut, shared.end, followed.begun_at)
+        return True
+
+    def _on_checkpoint(self) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(self._remove_marks)
+
+    async def _remove_marks(self) -> None:
+        """Remove the marks of keys of the broker's log that are not kept any more."""
+        removals = await self.ask(lambda reader: list(islice(read_key_marks(reader), MAX_MARKS)))
+        if removals:
+            super().record(removals, _ignore)
 
     def go_on(self, name: str, granted: Granted) -> bool:
         """Write a room under another fence of this node; False: the engine has lost some of it."""
@@ -330,7 +327,7 @@ class SharedLedger(Ledger):
             return False
         is_whole = shared.end.go_on(granted)
         shared.work.set()
-        return is_whole or name in self._bodies
+        return is_whole or name in self._bodies or name == BROKER_LOG
 
     async def settle(self, name: str) -> None:
         """Wait until what was submitted for a room is written, for `SETTLE_S` at most."""
@@ -403,7 +400,7 @@ class SharedLedger(Ledger):
         await trio.lowlevel.checkpoint()
         return submitted is SubmitResult.QUEUED
 
-    async def _write(self, shared: _SharedRoom) -> None:
+    async def _write(self, shared: SharedLog) -> None:
         """Append what waits, group by group, until the room is another node's."""
         end = shared.end
         while end.is_open:
@@ -415,19 +412,11 @@ class SharedLedger(Ledger):
                 shared.work = trio.Event()
                 await shared.work.wait()
                 continue
-            first = list(islice(shared.waiting, MAX_GROUP))
-            group = first[: len(next(_groups([waiting.body for waiting in first])))]
+            group = first_group(shared)
             if not await self._append(shared, group):
                 if end.lost_after >= 0:
                     continue
                 break
-            if end.room == BROKER_LOG:
-                for _ in group:
-                    shared.waiting.popleft()
-                self._queued -= len(group)
-                self._engine.publish_room(BROKER_LOG, b"")
-                self.broker_log.hint()
-                continue
             for waiting in group:
                 shared.waiting.popleft()
                 number = self._applied.get(end.room, 0) + 1
@@ -443,7 +432,40 @@ class SharedLedger(Ledger):
             await self._remove_replaced(end)
         self._refuse(shared)
 
-    async def _write_again(self, shared: _SharedRoom, after: int) -> bool:
+    async def _write_for_all(self, shared: SharedLog, checkpoints: LogCheckpoints, nursery: trio.Nursery) -> None:
+        """Append what waits for the broker's log, and parts of its checkpoints, until the log is another node's."""
+        end = shared.end
+
+        def cut(begun_at: int) -> None:
+            nursery.start_soon(checkpoints.cut, end, begun_at)
+
+        while end.is_open:
+            if end.lost_after >= 0:
+                checkpoints.begin_anew(is_new=not end.lost_after)
+                self._outbox.lost(BROKER_LOG)
+                end.begin_again(end.lost_after)
+            if checkpoints.is_due:
+                is_written = await checkpoints.write(end, cut)
+            elif not shared.waiting:
+                shared.work = trio.Event()
+                await shared.work.wait()
+                continue
+            else:
+                is_written = True
+            if is_written and shared.waiting and not checkpoints.holds_back:
+                group = first_group(shared)
+                is_written = await self._append(shared, group)
+                if is_written:
+                    for _ in group:
+                        shared.waiting.popleft()
+                    self._queued -= len(group)
+            if not is_written and end.lost_after < 0:
+                break
+            self._engine.publish_room(BROKER_LOG, b"")
+            self.broker_log.hint()
+        self._refuse(shared)
+
+    async def _write_again(self, shared: SharedLog, after: int) -> bool:
         """Write what the engine has lost of a room, from memory; False: it cannot be."""
         end, room = shared.end, shared.end.room
         bodies = self._bodies.get(room)
@@ -458,7 +480,7 @@ class SharedLedger(Ledger):
         end.begin_again(after)
         now_ms = self._unix_ms()
         outbox = [OutboxItem(WORK_TOPIC, "", "", now_ms, b"")] if shared.has_work and not after else []
-        for group in _groups(list(bodies.values())):
+        for group in groups(list(bodies.values())):
             before = end.fact
             if not await end.append([LogItem(None, SUBMISSION_KIND, now_ms, body) for body in group], outbox):
                 log.error("a room that the engine has lost could not be written again", room=room)
@@ -530,7 +552,7 @@ class SharedLedger(Ledger):
         for number in numbers:
             self._kept_bytes -= len(bodies.pop(number, b""))
 
-    async def _append(self, shared: _SharedRoom, group: Sequence[_Waiting]) -> bool:
+    async def _append(self, shared: SharedLog, group: Sequence[WaitingSubmission]) -> bool:
         """Append a group; False: this node may not write any more."""
         now_ms = self._unix_ms()
         outbox: list[OutboxItem] = []
@@ -548,7 +570,7 @@ class SharedLedger(Ledger):
             [LogItem(None, SUBMISSION_KIND, now_ms, waiting.body) for waiting in group], outbox
         )
 
-    def _refuse(self, shared: _SharedRoom) -> None:
+    def _refuse(self, shared: SharedLog) -> None:
         """Refuse what waits: this node does not own the room any more."""
         room = shared.end.room
         if self._logs.get(room) is shared:
@@ -562,18 +584,6 @@ class SharedLedger(Ledger):
             except Exception:
                 log.exception("a refusal could not be taken", room=room)
         shared.waiting.clear()
-
-
-def _groups(bodies: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """Yield what goes into one append each."""
-    start = nbytes = 0
-    for index, body in enumerate(bodies):
-        nbytes += len(body)
-        if index > start and (nbytes > MAX_APPEND_BYTES or index - start == MAX_GROUP):
-            yield bodies[start:index]
-            start, nbytes = index, len(body)
-    if start < len(bodies):
-        yield bodies[start:]
 
 
 def _is_of_activity(item: Item) -> bool:

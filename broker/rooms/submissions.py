@@ -8,6 +8,7 @@ from typing import Any
 from broker.ledger import (
     AnswersRemoved,
     CallAnswered,
+    CopyFilled,
     DirectAcked,
     DirectEntry,
     DirectsCancelled,
@@ -34,7 +35,7 @@ LINE_OF_ROOM = "room "
 ROOM_KINDS = frozenset({combo_records.KIND, highlight_records.KIND, key_records.KIND, score_records.KIND})
 _ITEM_KINDS: tuple[type[Any], ...] = (
     Entry, RoomOpened, RoomEnded, RoomCheckpointed, RecordPut, RecordRemoved, DirectEntry, DirectAcked,
-    DirectsCancelled, DirectsRemoved, OutboxEntry, CallAnswered, EntriesRedacted, AnswersRemoved,
+    DirectsCancelled, DirectsRemoved, OutboxEntry, CallAnswered, EntriesRedacted, AnswersRemoved, CopyFilled,
 )  # fmt: skip
 _NUMBERS = {kind: number for number, kind in enumerate(_ITEM_KINDS)}
 _DIRECTS = (DirectEntry, DirectAcked, DirectsCancelled, DirectsRemoved)

@@ -51,10 +51,12 @@ class LogLink:
         while True:
             try:
                 await self._log.catch_up()
-                return self._on_begun()
+                if not self._log.is_filling:
+                    return self._on_begun()
+                log.info("the broker's log is being written again, this node waits for it")
             except EngineError as error:
                 log.warning("the broker's log cannot be read", why=str(error))
-                await trio.sleep(FOLLOW_S)
+            await trio.sleep(FOLLOW_S)
 
     async def run(self) -> None:
         """Follow the log until cancelled."""

@@ -12,7 +12,7 @@ from broker.engine.base import Engine
 from broker.ledger import Ledger
 from broker.operations.calls import Operations
 from broker.operations.forwarding import CallForwarding
-from broker.operations.shared_records import SHARED_KINDS, SharedRecords
+from broker.operations.shared_records import FIRST_HOLDS, SHARED_KINDS, SharedRecords
 from broker.rooms.fanout import FanOut
 from broker.rooms.room_store import RoomStore
 from broker.rooms.shared_ledger import SharedLedger
@@ -57,7 +57,8 @@ def nodes_of(
             context.hub.event_ids.use_key(hmac.digest(keys.base, b"event ids", "sha256"))
 
         records = SharedRecords(parts, nodes.start, use_secrets)
-        shared.kinds, shared.follow = SHARED_KINDS, records.follow
+        shared.kinds, shared.first_holds, shared.follow = SHARED_KINDS, FIRST_HOLDS, records.follow
+        shared.on_filled = records.load
         lifetime_ms = round(context.auth.ticket_s * 1000)
         shared.on_owned = parts.locks.load
         nodes.log = LogLink(

@@ -197,10 +197,15 @@ class Inboxes:
         return len(self._unsaved)
 
     async def load(self) -> None:
-        """Read which users have pending messages. At the start, before connections are accepted."""
+        """Read which users have pending messages. At the start, and where the copy of a log was filled anew."""
         found = await self._ledger.ask(Reader.pending_inboxes, MAX_USERS)
         self._knows_all = len(found) < MAX_USERS
-        self._pending = {user: _Pending(acked, last) for user, acked, last in found}
+        before, self._pending = self._pending, {user: _Pending(acked, last) for user, acked, last in found}
+        for user, pending in list(self._pending.items()):
+            cursors = before[user].links if user in before else {}
+            for link in [link for link in self._users.sessions(user) if not link.is_remote]:
+                pending.links[link] = cursors.get(link) or _Cursor(pending.acked)
+                self._pump(user, pending, link)
 
     # ---- sending
 

@@ -313,6 +313,25 @@ async def test_a_checkpoint_drops_the_facts_that_it_covers(lab: EngineLab) -> No
     assert await a.read_checkpoint("room") is None
 
 
+async def test_what_a_checkpoint_covers_is_gone_and_who_is_behind_sees_that_numbers_are_missing(lab: EngineLab) -> None:
+    a, _ = await lab.open("a")
+    b, _ = await lab.open("b")
+    granted = await claim(a, "log")
+    for number in range(6):
+        assert await a.append("log", granted.fence, 1, number, [fact(b"%d" % number)]) == Appended(1, number + 1)
+    await lab.set_full(True)
+    assert await a.write_checkpoint("log", RoomCheckpointRecord(granted.fence, 0, 4, b"")) is None, (
+        "it gives memory back"
+    )
+    await lab.set_full(False)
+    assert [each.fact for each in await b.read_facts("log", 1, 10)] == [5, 6]
+    taken = await b.claim("log", granted.fence, LogItem(0, 0, 1, b""))
+    assert isinstance(taken, Granted)
+    assert (taken.last_fact, taken.is_new) == (6, False)
+    assert isinstance(await a.write_checkpoint("log", RoomCheckpointRecord(granted.fence, 0, 6, b"")), Fenced)
+    assert [each.fact for each in await b.read_facts("log", 0, 10)] == [5, 6]
+
+
 async def test_after_a_loss_the_owner_is_fenced_by_nobody(lab: EngineLab) -> None:
     a, _ = await lab.open("a")
     granted = await claim(a, "room")

@@ -115,6 +115,7 @@ async def test_a_change_says_which_nodes_do_not_have_it_yet(tmp_path: Path) -> N
 
 async def test_a_revoked_token_is_refused_by_every_node_and_its_links_end(tmp_path: Path) -> None:
     async with running_nodes("a", "b", **kept(tmp_path)) as nodes:
+        await all_see_each_other(nodes)
         await nodes["a"].broker.call("users.revoke", user="ben")
         revocations = nodes["b"].broker.revocations
         assert revocations.is_revoked("", "ben", 1)

@@ -8,8 +8,8 @@ import trio
 import trio.testing
 
 from broker.engine.base import EngineUnavailable, OwnerRecord, StoredLogItem
-from broker.ledger import Committed, Item, Key, LedgerError, LedgerResult, RecordPut
-from broker.rooms.broker_log import FOLLOW_S, PATIENCE_S, REACH_S, STALE_S, BrokerLog, Followed
+from broker.ledger import Committed, CopyCleared, Item, Key, LedgerError, LedgerResult, RecordPut
+from broker.rooms.broker_log import FOLLOW_S, PATIENCE_S, REACH_S, STALE_S, BrokerLog, Followed, LogPart, pack_part
 from broker.rooms.submissions import pack_submission
 from protocol.frames import pack_body
 
@@ -21,10 +21,17 @@ class Facts:
 
     def __init__(self) -> None:
         self.facts: list[StoredLogItem] = []
+        self.last = 0
+        self.note = b"1"
         self.is_away = False
 
     def add(self, body: bytes) -> None:
-        self.facts.append(StoredLogItem(1, 0, len(self.facts) + 1, None, 1, 1, body))
+        self.last += 1
+        self.facts.append(StoredLogItem(1, 0, self.last, None, 1, 1, body))
+
+    def lose(self) -> None:
+        """Lose all data."""
+        self.facts, self.last, self.note = [], 0, b""
 
     async def read_facts(self, room: str, number: int, count: int) -> Sequence[StoredLogItem]:
         await trio.lowlevel.checkpoint()
@@ -34,7 +41,7 @@ class Facts:
 
     async def owner(self, room: str) -> OwnerRecord | None:
         await trio.lowlevel.checkpoint()
-        return OwnerRecord("b", 1, 0, len(self.facts), b"", False) if self.facts else None
+        return OwnerRecord("b", 1, 0, self.last, self.note, False) if self.last else None
 
 
 class Node:
@@ -48,14 +55,22 @@ class Node:
         self.log = BrokerLog(self.engine, self.apply, self.flush)  # type: ignore[arg-type]  # only facts are read
         self.log.origin, self.log.submit = ("a", "life"), self.engine.add
         self.log.follow = self.follow
+        self.applied: list[Item] = []
+        self.filled = 0
+        self.log.on_filled = self.on_filled
         self.log.report = lambda node, fact, links: self.reports.append((node, fact, links))
 
     async def apply(
         self, items: tuple[Item, ...], keys: tuple[Key, ...], on_done: Callable[[LedgerResult], None]
     ) -> bool:
         await trio.lowlevel.checkpoint()
+        self.applied += items
         on_done(Committed())
         return True
+
+    async def on_filled(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.filled += 1
 
     async def flush(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -65,6 +80,10 @@ class Node:
         assert isinstance(item, RecordPut)
         self.followed.append((item.subject, is_own))
         return 3
+
+    def part(self, part: LogPart, *subjects: str) -> None:
+        """Let the log have a part of a checkpoint."""
+        self.engine.add(pack_part(part, [RecordPut("k", subject, "", 1, b"") for subject in subjects]))
 
     def other(self, subject: str, life: str = "other") -> None:
         """Let the log have a submission of the node "b"."""
@@ -145,11 +164,102 @@ async def test_a_log_that_the_engine_has_lost_is_followed_anew() -> None:
     for subject in ("first", "second"):
         node.other(subject)
     await node.log.catch_up()
-    node.engine.facts.clear()
+    node.engine.lose()
+    await node.log.catch_up()
+    node.engine.note = b"2"
+    node.other("third")
+    await node.log.catch_up()
+    assert [subject for subject, _ in node.followed] == ["first", "second", "third"]
+
+
+def record(subject: str) -> RecordPut:
+    return RecordPut("k", subject, "", 1, b"")
+
+
+async def test_a_node_that_begins_fills_its_copy_with_a_checkpoint_and_follows_what_comes_behind_it() -> None:
+    node = Node()
+    node.engine.last = 100  # what was before was cut
+    node.part(LogPart.BEGIN)
+    node.part(LogPart.ROWS, "x")
+    node.other("between")
+    node.part(LogPart.ROWS, "y")
+    node.part(LogPart.END)
+    node.other("behind")
+    await node.log.catch_up()
+    assert node.applied == [record("x"), record("between"), record("y"), record("behind")]
+    assert node.followed == [("between", False), ("behind", False)]
+    assert (node.filled, node.log.is_filling) == (1, False)
+    assert node.log.begun_at == 101
+
+
+async def test_a_node_that_follows_passes_a_checkpoint_over_and_knows_when_the_next_is_due() -> None:
+    node = Node()
+    node.other("first")
+    await node.log.catch_up()
+    before = node.log.since_bytes
+    assert before > 0
+    node.part(LogPart.BEGIN)
+    node.other("between")
+    node.part(LogPart.ROWS, "first")
+    node.part(LogPart.END)
+    await node.log.catch_up()
+    assert node.applied == [record("first"), record("between")]
+    assert node.filled == 0
+    assert node.log.since_bytes == before + len("between") - len("first")
+    assert node.log.checkpoint_bytes > 0
+
+
+async def test_a_node_that_was_away_until_the_log_was_cut_fills_its_copy_anew() -> None:
+    node = Node()
+    node.other("gone meanwhile")
+    await node.log.catch_up()
+    node.engine.last = 50
+    node.part(LogPart.BEGIN)
+    node.part(LogPart.ROWS, "x")
+    node.part(LogPart.END)
+    await node.log.catch_up()
+    cleared = next(index for index, item in enumerate(node.applied) if isinstance(item, CopyCleared))
+    assert node.applied[cleared + 1 :] == [record("x")]
+    assert node.filled == 1
+
+
+async def test_a_node_that_begins_waits_for_the_end_of_a_log_that_is_written_again() -> None:
+    node = Node()
+    node.part(LogPart.BEGIN_ANEW)
+    node.part(LogPart.ROWS, "x")
+    await node.log.catch_up()
+    assert (node.log.is_filling, node.filled) == (True, 0)
+    node.part(LogPart.END)
+    await node.log.catch_up()
+    assert (node.log.is_filling, node.filled) == (False, 1)
+    other = Node()
+    other.part(LogPart.BEGIN_ANEW)
+    await other.log.catch_up()
+    await other.log.complete()
+    assert not other.log.is_filling
+
+
+async def test_what_the_log_has_lost_of_its_end_is_not_taken_over_twice() -> None:
+    node = Node()
+    for subject in ("first", "second"):
+        node.other(subject)
+    await node.log.catch_up()
+    node.engine.facts.pop()
+    node.engine.last -= 1
     await node.log.catch_up()
     node.other("third")
     await node.log.catch_up()
     assert [subject for subject, _ in node.followed] == ["first", "second", "third"]
+
+
+async def test_of_some_records_the_first_holds() -> None:
+    node = Node()
+    node.log.first_holds = frozenset({"k"})
+    node.other("same")
+    node.other("same")
+    await node.log.catch_up()
+    assert node.applied == [record("same")]
+    assert len(node.followed) == 2
 
 
 def test_a_node_that_takes_no_part_submits_nothing() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -42,10 +42,12 @@ class Node:
 class NodesOfTest:
     """The nodes by name."""
 
-    def __init__(self, data: MemoryData) -> None:
+    def __init__(self, data: MemoryData, start: Callable[[str], Awaitable[None]]) -> None:
         self.by_name: dict[str, Node] = {}
         self.data = data
         """What they share."""
+        self.start = start
+        """Starts a node, also one that was killed before."""
 
     def __getitem__(self, name: str) -> Node:
         return self.by_name[name]
@@ -69,7 +71,6 @@ async def running_nodes(*names: str, data_age_s: float = 60.0, **overrides: Any)
     data = MemoryData(lambda: round((trio.current_time() - begun_at + is_old * data_age_s) * 1000))
     data.born("the first node", b"")
     is_old = True
-    nodes = NodesOfTest(data)
     bus = MemoryBus(data)
     async with trio.open_nursery() as nursery:
 
@@ -77,13 +78,17 @@ async def running_nodes(*names: str, data_age_s: float = 60.0, **overrides: Any)
             with scope:
                 await broker.run(task_status)
 
-        for name in names:
+        async def start(name: str) -> None:
             engine = MemoryEngine(bus, name)
             broker = Broker(configuration(**overrides), rng=random.Random(7), engine=engine)
             broker.loop_monitor = LoopOfTests()
             scope = trio.CancelScope()
             nodes.by_name[name] = Node(broker, engine, scope)
             await nursery.start(lambda task_status, b=broker, s=scope: run(b, s, task_status))
+
+        nodes = NodesOfTest(data, start)
+        for name in names:
+            await start(name)
         try:
             yield nodes
         finally:

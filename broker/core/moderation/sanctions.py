@@ -246,7 +246,9 @@ class SanctionTable:
         return tuple(forgotten)
 
     def restore(self, sanctions: Iterable[Sanction], actions: Iterable[SanctionAction]) -> None:
-        """Take over what the ledger has."""
+        """Take over what the ledger has, in place of what holds."""
+        for place in list(self._in_force):
+            self._set(place, None)
         for sanction in sorted(sanctions, key=lambda each: each.number):
             self._set((sanction.kind, sanction.room, sanction.user), sanction)
             self._last_number = max(self._last_number, sanction.number)

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Replace the checkpoint of a room, and drop the facts that it covers.
 -- KEYS own, ckp, fct; ARGV node, fence, checkpoint, id of the first fact that it does not cover
 local own = redis.call('HMGET', KEYS[1], 'node', 'fence', 'last', 'f', 'note', 'state')
