@@ -170,6 +170,8 @@ class Operations:
         self.audit = AuditLog(parts)
         self.route: Route | None = None
         """Returns what brings the answer from another node, None = this one answers; None: there are no others."""
+        self.is_charged = False
+        """Whether the call that begins was counted at the node that has forwarded it."""
 
     async def call(self, caller: Caller, row: OperationRow, arguments: Any) -> tuple[Any, bool]:
         """Answer one call: the result, and whether it is the repeated answer to an idempotency key.
@@ -289,11 +291,16 @@ class Operations:
         check_sanctions(hub.sanctions, caller, row, request, hub.trusted.continued_ms())
         if self.parts.revocations.refused_users and row.changes:
             self._check_users(caller, row, request)
+        if not self.is_charged:
+            self.charge(caller, row)
+        return request
+
+    def charge(self, caller: Caller, row: OperationRow) -> None:
+        """Count a call of an operation that has its own rate; OperationError RATE_LIMITED above it."""
         rate = row.rate_of(caller.is_backend)
         self._charge(_limit_name(row, rate), rate, caller.account, "too many calls")
         if row.address_rate is not None and not caller.is_backend:
             self._charge(f"{row.name} address", row.address_rate, caller.address, "too many calls of this address")
-        return request
 
     def _check_users(self, caller: Caller, row: OperationRow, request: Any) -> None:
         """Refuse what a user changes who is being erased, or what names it: nothing new of it may come meanwhile."""

@@ -185,6 +185,7 @@ class CallForwarding:
             return None
         names = _rooms_of_items(caller, row, arguments)
         if any(self._owners.owner_of(name) != self._owners.node for name in names):
+            self._operations.charge(caller, row)  # the owners of the rooms do not
             return self._publish_items(caller, row, arguments, names, max_bytes)
         if not self._owners.may_answer():
             raise OperationError(ErrorCode.OVERLOADED, "this node has no lease now", "", RETRY_MS)
@@ -231,7 +232,7 @@ class CallForwarding:
             async with trio.open_nursery() as nursery:
                 for owner, numbers in parts.items():
                     nursery.start_soon(publish, owner, numbers)
-        unanswered = Published(Outcome.UNAVAILABLE, code=ErrorCode.OVERLOADED, retry_after_ms=RETRY_MS)
+        unanswered = Published(Outcome.UNAVAILABLE, retry_after_ms=RETRY_MS)
         found = tuple(results.get(number, unanswered) for number in range(len(names)))
         result = PublishedMany(found, sum(each.outcome in (Outcome.ACCEPTED, Outcome.MASKED) for each in found))
         return CallAnswer(result, False, pack_body(result) if max_bytes else b"")
@@ -262,11 +263,11 @@ class CallForwarding:
         return CallAnswer(result, False, packed)
 
     def _begin_here(self, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int) -> Any:
-        self._is_for_this = True
+        self._is_for_this, self._operations.is_charged = True, row.name == PUBLISH_MANY
         try:
             return self._operations.begin(caller, row, arguments, max_bytes)
         finally:
-            self._is_for_this = False
+            self._is_for_this = self._operations.is_charged = False
 
     async def _ask(
         self, owner: str, room: str, name: str, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int
@@ -312,7 +313,9 @@ class CallForwarding:
             self._send(node, CallReturned(call.id, b"", refusal=()))
             return
         try:
-            begin = self._begin_here if is_for_this else self._operations.begin
+            if not is_for_this and not self._owners.may_answer():
+                raise OperationError(ErrorCode.OVERLOADED, "this node has no lease now", "", RETRY_MS)
+            begin = self._begin_here if is_for_this or row.name == PUBLISH_MANY else self._operations.begin
             found = await _waited(begin(_read_caller(call.caller), row, call.arguments, call.max_bytes))
             answer = CallReturned(call.id, found.packed or pack_body(found.result), found.is_replayed)
         except OperationError as error:
@@ -376,7 +379,7 @@ def _plain_rooms_of_items(row: OperationRow, arguments: Any) -> list[str]:
 def _refused(error: OperationError) -> Published:
     """Return the result of each message of a part that its owner has refused, or has not answered in time."""
     if error.code is ErrorCode.OVERLOADED:
-        return Published(Outcome.UNAVAILABLE, code=error.code, retry_after_ms=error.retry_after_ms or RETRY_MS)
+        return Published(Outcome.UNAVAILABLE, retry_after_ms=error.retry_after_ms or RETRY_MS)
     if error.code is ErrorCode.RATE_LIMITED:
         return Published(Outcome.LIMITED, retry_after_ms=error.retry_after_ms)
     return Published(Outcome.REJECTED, code=int(error.code))

@@ -11,7 +11,9 @@ import trio
 from broker import OperationError
 from broker.core.nodes.membership import LEASE_S
 from broker.operations import forwarding
+from broker.operations.caller import Caller
 from protocol.codes import ErrorCode, MessageType, Outcome
+from protocol.operations import OperationRow
 from tests.support.nodes import NodesOfTest, running_nodes
 from tests.support.until import until
 
@@ -60,7 +62,7 @@ async def test_an_owner_that_does_not_answer_leaves_the_results_of_others(
         await nodes["a"].broker.call("messages.publish_many", items=announcements(first, second))
         monkeypatch.setattr(forwarding, "PATIENCE_S", 0.0)
         found = await nodes["a"].broker.call("messages.publish_many", items=announcements(second, first))
-        assert found.items[0][:3] == (Outcome.UNAVAILABLE, None, ErrorCode.OVERLOADED)
+        assert found.items[0][:3] == (Outcome.UNAVAILABLE, None, None)
         assert found.items[1].outcome is Outcome.ACCEPTED
         assert found.accepted == 1
 
@@ -74,3 +76,23 @@ async def test_a_request_with_a_bad_field_publishes_nothing_anywhere(tmp_path: P
             await nodes["a"].broker.call("messages.publish_many", items=items)
         assert refused.value.code is ErrorCode.BAD_FIELD
         assert nodes.owner_of(first) is None
+
+
+async def test_a_call_counts_once_at_the_node_that_is_asked(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", ledger={"data_dir": str(tmp_path)}) as nodes:
+        await both_have_rooms(nodes)
+        first, second = nodes.room_on("a"), nodes.room_on("b")
+        await nodes["a"].broker.call("messages.publish_many", items=announcements(first, second))
+        counted: list[str] = []
+        for name, node in nodes.by_name.items():
+            charge = node.broker.operations.charge
+
+            def noted(caller: Caller, row: OperationRow, *, name: str = name, charge: Any = charge) -> None:
+                counted.append(name)
+                charge(caller, row)
+
+            node.broker.operations.charge = noted  # type: ignore[method-assign]
+        await nodes["a"].broker.call("messages.publish_many", items=announcements(first, second, second))
+        assert counted == ["a"]
+        await nodes["b"].broker.call("messages.publish_many", items=announcements(first, first))
+        assert counted == ["a", "b"]
