@@ -203,7 +203,7 @@ class Broker:
         self.sanctions = Sanctions(self.hub.sanctions, self.ledger, self.clock, self.webhook_events)
         self.erasures = self.talk = None
         if self.ledger is not None or engine is None:
-            talking = self.users, self.hub.preferences, wall_ms, clock, self.webhook_events
+            talking = self.users, self.hub.preferences, self.clock, clock, self.webhook_events
             self.talk = Talk(self.ledger, self.inboxes, *talking)
         if self.ledger is not None and self.room_store is not None and self.inboxes is not None:
             self.erasures = Erasures(

@@ -290,6 +290,8 @@ class ErrorCode(IntEnum):
     """There is no conversation of this id with the caller, or with the user that a backend names."""
     UNKNOWN_CALL = 118
     """The user takes part in no RTC call of this id, or not any more."""
+    UNKNOWN_DESK = 119
+    """The tenant has no service desk: ``desk.configure`` sets one up."""
 
     NOT_ALLOWED = 201
     """The role may not do this."""

@@ -67,6 +67,7 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.SLOW_MODE: 429,
     ErrorCode.UNKNOWN_ACTION: 404,
     ErrorCode.UNKNOWN_CONVERSATION: 404,
+    ErrorCode.UNKNOWN_DESK: 404,
     ErrorCode.UNKNOWN_CALL: 404,
     ErrorCode.BUSY: 409,
     ErrorCode.TOO_MANY_MEMBERS: 409,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
+from typing import Any, TypeVar
 
 from broker.core.moderation.words import WordAction, masked
 from broker.core.tenants.names import plain_name, qualify
-from broker.core.users.conversations import PAIR_MARK, Conversation, TooMany
+from broker.core.users.conversations import DESK_PREFIX, PAIR_MARK, Conversation, TooMany
 from broker.ledger import Committed, LedgerResult, Repeated, SubmitResult, make_key
 from broker.ledger.pending import PendingResult
 from broker.operations.caller import Caller, OperationError
@@ -49,7 +50,13 @@ from protocol.operations.conversations import (
     TypingShown,
 )
 
-__all__ = ["HANDLERS", "check_mute", "find_conversation", "find_own"]
+__all__ = [
+    "HANDLERS", "check_content", "check_mute", "find_conversation", "find_own", "fitting", "screened", "sent_answer",
+    "too_many",
+]  # fmt: skip
+
+Message = TypeVar("Message", bound=Any)
+"""Request of an operation that sends a message, with its text (Any: each has its record)."""
 
 MAX_PAGE_BYTES = 40 * 1024
 """Messages of one page: an answer to a CALL has at most 64 KiB."""
@@ -83,7 +90,8 @@ def find_own(parts: Parts, caller: Caller, id: str, user: str | None = None) -> 
     return found, name
 
 
-def _too_many(error: TooMany) -> OperationError:
+def too_many(error: TooMany) -> OperationError:
+    """Return the refusal of what exceeds a bound."""
     return OperationError(ErrorCode.TOO_MANY_MEMBERS, f"too many {error}")
 
 
@@ -93,7 +101,7 @@ async def _written(start: Callable[[Callable[[LedgerResult], None]], SubmitResul
     try:
         submitted = start(pending.set)
     except TooMany as error:
-        raise _too_many(error) from None
+        raise too_many(error) from None
     if submitted is None:
         return
     if submitted is not SubmitResult.QUEUED or not isinstance(await pending.wait(), Committed):
@@ -117,7 +125,7 @@ async def _open(parts: Parts, caller: Caller, request: OpenConversation) -> Conv
     try:
         submitted = service.open_pair(user, request.user, pending.set)
     except TooMany as error:
-        raise _too_many(error) from None
+        raise too_many(error) from None
     if submitted not in (None, SubmitResult.QUEUED):
         raise later()
     found = await pending.wait()
@@ -129,10 +137,10 @@ async def _open(parts: Parts, caller: Caller, request: OpenConversation) -> Conv
 def _send(parts: Parts, caller: Caller, request: SendMessage) -> SentMessage | Deferred:
     conversation, user = find_own(parts, caller, request.conversation, request.as_user)
     service = _service(parts)
-    if request.text is None and request.media is None:
-        raise OperationError(ErrorCode.BAD_FIELD, "must be given, or media", "text")
-    if request.reply_to >= conversation.next:
-        raise OperationError(ErrorCode.BAD_FIELD, "must be the offset of a message", "reply_to")
+    if plain_name(conversation.id).startswith(DESK_PREFIX):
+        rule = "is of the service desk: its customer writes by desk.ask, who holds it by desk.answer"
+        raise OperationError(ErrorCode.OUT_OF_STATE, rule, "conversation")
+    check_content(conversation, request)
     if not conversation.members.keys() >= set(request.mentions):
         raise OperationError(ErrorCode.BAD_FIELD, "must be members", "mentions")
     other = conversation.other(user)
@@ -142,7 +150,7 @@ def _send(parts: Parts, caller: Caller, request: SendMessage) -> SentMessage | D
     content = pack_body(tuple(request))  # before words are masked: the lists may have changed when it is sent again
     if not caller.is_backend:
         is_shadowed = check_mute(parts, caller)
-        request, is_hidden = _screened(parts, caller, request)
+        request, is_hidden = screened(parts, caller, request)
         is_shadowed |= is_hidden
         wait_s = service.group_wait_s(conversation, parts.clock())
         if wait_s:
@@ -157,7 +165,7 @@ def _send(parts: Parts, caller: Caller, request: SendMessage) -> SentMessage | D
     deferred = Deferred()
 
     def on_done(result: LedgerResult) -> None:
-        deferred.set(_sent(conversation, offset, result))
+        deferred.set(sent_answer(offset, result))
 
     offset = conversation.next
     try:
@@ -171,7 +179,16 @@ def _send(parts: Parts, caller: Caller, request: SendMessage) -> SentMessage | D
     return deferred.answer or deferred
 
 
-def _sent(conversation: Conversation, offset: int, result: LedgerResult) -> SentMessage | OperationError:
+def check_content(conversation: Conversation, request: Message) -> None:
+    """Raise OperationError BAD_FIELD where a message has no content, or answers none of its conversation."""
+    if request.text is None and request.media is None:
+        raise OperationError(ErrorCode.BAD_FIELD, "must be given, or media", "text")
+    if request.reply_to >= conversation.next:
+        raise OperationError(ErrorCode.BAD_FIELD, "must be the offset of a message", "reply_to")
+
+
+def sent_answer(offset: int, result: LedgerResult) -> SentMessage | OperationError:
+    """Return the answer to a call that has sent a message at an offset, or its refusal."""
     if isinstance(result, Committed):
         return SentMessage(offset)
     if not isinstance(result, Repeated):
@@ -194,7 +211,7 @@ def check_mute(parts: Parts, caller: Caller) -> bool:
     raise muted(mute, now_ms)
 
 
-def _screened(parts: Parts, caller: Caller, request: SendMessage) -> tuple[SendMessage, bool]:
+def screened(parts: Parts, caller: Caller, request: Message) -> tuple[Message, bool]:
     """Return a message with what is to be masked masked, and whether its sender alone sees it. OperationError BLOCKED
     where it is refused.
 
@@ -272,11 +289,11 @@ async def _history(parts: Parts, caller: Caller, request: ReadHistory) -> Conver
         joined = conversation.members[user].joined
     after = max(request.after, joined)
     items, more = await read(_service(parts).history(conversation, user, after, request.before, request.limit))
-    fitting = _fitting(items[::-1])[::-1] if request.before else _fitting(items)
-    return ConversationHistory(tuple(fitting), more or len(fitting) < len(items))
+    page = fitting(items[::-1])[::-1] if request.before else fitting(items)
+    return ConversationHistory(tuple(page), more or len(page) < len(items))
 
 
-def _fitting(messages: list[ConversationMessage]) -> list[ConversationMessage]:
+def fitting(messages: list[ConversationMessage]) -> list[ConversationMessage]:
     """Return the first messages that fit one answer, at least one."""
     nbytes = 0
     for number, message in enumerate(messages):
@@ -336,7 +353,7 @@ async def _create(parts: Parts, caller: Caller, request: CreateConversation) -> 
 
 async def _set_members(parts: Parts, caller: Caller, request: ChangeMembers) -> ChangedMembers:
     service, conversation = _service(parts), find_conversation(parts, caller, request.id)
-    if not conversation.is_group:
+    if request.id.startswith(PAIR_MARK):
         raise OperationError(ErrorCode.BAD_FIELD, "must be a group", "id")
     add, remove = tuple(map(plain_name, request.add)), tuple(map(plain_name, request.remove))
     if set(add) & set(remove):

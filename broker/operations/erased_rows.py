@@ -40,7 +40,7 @@ from broker.rooms.combo_records import combo_of, combo_record
 from broker.rooms.key_records import KIND as KEY
 from broker.rooms.score_records import KIND as SCORE
 from broker.rooms.score_records import erased_items
-from broker.users import conversation_records
+from broker.users import conversation_records, desk_rows
 from broker.users.revocations import KIND as REVOCATION
 from broker.users.settings import PREFERENCES, TAGS
 from broker.webhooks.events import event_fields, redacted_body
@@ -202,6 +202,9 @@ def _record_items(record: StoredRecord, erasure: Erasure) -> Iterator[Item]:
         return
     if kind in conversation_records.KINDS:
         yield from conversation_records.erased_items(record, erasure.tenant, erasure.user, erasure.pseudonym)
+        return
+    if kind == desk_rows.CONVERSATION:
+        yield from desk_rows.erased_items(record, erasure.tenant, erasure.user)
         return
     if kind in _OF_USERS:
         is_own = subject == erasure.qualified

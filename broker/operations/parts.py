@@ -23,6 +23,7 @@ from broker.rooms.room_store import RoomStore
 from broker.rooms.word_lists import OwnLists
 from broker.users.cards import Cards
 from broker.users.conversations import Conversations
+from broker.users.desks import Desks
 from broker.users.inbox import Inboxes
 from broker.users.presence import Presences
 from broker.users.registry import UserRegistry
@@ -122,6 +123,11 @@ class Parts:
     def rtc(self) -> RtcService | None:
         """RTC calls of users; None of nodes that share an engine."""
         return None if self.talk is None else self.talk.rtc
+
+    @property
+    def desks(self) -> Desks | None:
+        """Service desks of tenants; None of nodes that share an engine."""
+        return None if self.talk is None else self.talk.desks
 
     def room(self, name: str) -> Room:
         """Return an open room; OperationError UNKNOWN_ROOM where there is none."""

@@ -352,6 +352,12 @@ METRICS: tuple[Metric, ...] = (
     _gauge_of_part("presence_watches", "Users that are watched, by each watcher.", "talk", "presences.table.watches"),
     _of_part("rtc_calls", "RTC calls that have begun.", "talk", "rtc.rung", "broker.users.rtc:rung"),
     _gauge_of_part("rtc_calls_open", "RTC calls that ring or are answered.", "talk", "rtc.open_calls"),
+    _of_part("desk_changes", "Changes of conversations of service desks.", "talk", "desks.changed",
+             "broker.users.desks:changed")._replace(label="change"),
+    _of_part("desk_answers", "Answers of service desks.", "talk", "desks.answers", "broker.users.desks:answers"),
+    _gauge_of_part("desk_conversations", "Conversations that service desks keep, by state.", "talk",
+                   "desks.kept")._replace(label="state"),
+    _gauge_of_part("desk_agents_available", "Agents of service desks who are online.", "talk", "desks.agents"),
     # Fan-out.
     _counter("fanout_writes", "Writes to members.", "fanout.writes", f"{_FANOUT}:writes"),
     _counter("fanout_deliveries", "Contents delivered to members.", "fanout.deliveries", f"{_FANOUT}:deliveries"),

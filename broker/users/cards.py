@@ -27,6 +27,7 @@ from broker.ledger import (
     make_key,
 )
 from broker.ledger.pending import PendingResult
+from broker.users.conversation_records import CARD
 from broker.users.conversations import Conversations
 from broker.users.inbox import Inboxes
 from protocol.activities import activity_payload
@@ -39,9 +40,8 @@ from protocol.json_values import as_json
 __all__ = ["Cards"]
 
 OF_USER = "user.card"
-"""Kind of the records of cards that a user is shown, subject: the user; erased with all records of a user."""
-OF_CONVERSATION = "conversation.card"
-"""Of those in a conversation, subject: its qualified id. Name of both: the kind of the card, a space, its id."""
+"""Kind of the records of cards that a user is shown, subject: the user; name: the kind of the card, a space, its id.
+Erased with all records of a user."""
 
 
 class Cards:
@@ -63,7 +63,7 @@ class Cards:
         """Show a card to a user (qualified id), or in a conversation; return its number, 0 = it is not later than what
         is known, and the state that the card has. None: the ledger cannot take it. LedgerRefused, sqlite3.Error.
         """
-        kind, subject = (OF_USER, target) if isinstance(target, str) else (OF_CONVERSATION, target.id)
+        kind, subject = (OF_USER, target) if isinstance(target, str) else (CARD, target.id)
         name = f"{card.kind.name.lower()} {card.id}"
         place = subject, name
         while (busy := self._busy.get(place)) is not None:

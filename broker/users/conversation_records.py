@@ -18,9 +18,9 @@ from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 
 __all__ = [
-    "BLOCK", "CONVERSATION", "KINDS", "MEMBER", "MESSAGE", "SHADOWED", "author_of_shadowed", "block_item",
+    "BLOCK", "CARD", "CONVERSATION", "KINDS", "MEMBER", "MESSAGE", "SHADOWED", "author_of_shadowed", "block_item",
     "conversation_item", "copies_of", "erased_items", "load_conversations", "member_item", "message_item", "message_of",
-    "message_removal", "offset_of", "read_messages", "without_user",
+    "message_removal", "offset_of", "read_messages", "removals_of", "without_user",
 ]  # fmt: skip
 
 CONVERSATION = "conversation"
@@ -33,6 +33,8 @@ SHADOWED = "conversation.shadowed"
 """Of messages that their authors alone are shown; name: the offset, a space, the author's plain id."""
 BLOCK = "conversation.block"
 """Of blocked users; subject: who blocks (qualified id), name: whom (plain id)."""
+CARD = "conversation.card"
+"""Of the cards in a conversation; name: the kind of the card, a space, its id."""
 KINDS = frozenset({CONVERSATION, MEMBER, MESSAGE, SHADOWED, BLOCK})
 
 
@@ -142,6 +144,18 @@ def copies_of(reader: Reader, conversation: str, message: ConversationMessage) -
             reports.append((row.id, redacted_body(row, fields)))
     items: list[Item] = [DirectsRedacted(copies)] if copies else []
     return (*items, OutboxRedacted(tuple(reports))) if reports else tuple(items)
+
+
+def removals_of(reader: Reader, conversation: str) -> list[RecordRemoved]:
+    """Return what removes all records of a conversation, itself at the end. Runs in the reading thread."""
+    kinds = MESSAGE, SHADOWED, CARD, MEMBER, CONVERSATION
+    found: list[RecordRemoved] = []
+    for kind in kinds:
+        rows = reader.connection.execute(
+            "SELECT name FROM records WHERE kind = ? AND subject = ?", (kind, conversation)
+        )
+        found += [RecordRemoved(kind, conversation, name) for (name,) in rows]
+    return found
 
 
 def load_conversations(reader: Reader, table: ConversationTable) -> ConversationTable:

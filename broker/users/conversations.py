@@ -207,8 +207,21 @@ class Conversations:
         on_done: OnSent,
         before: tuple[Item, ...] = (),
     ) -> SubmitResult:
+        items, apply = self.members_change(conversation, add, remove, conversation.next - 1)
+
+        def on_written(result: LedgerResult) -> None:
+            if isinstance(result, Committed):
+                apply(result)
+            on_done(result)
+
+        return self._store.record([*before, *items], on_written)
+
+    def members_change(
+        self, conversation: Conversation, add: Sequence[str], remove: Sequence[str], joined: int
+    ) -> tuple[list[Item], Callable[[Committed], None]]:
+        """Return what records that users (plain ids) are members, who see what comes after ``joined``, and others are
+        none any more; and what takes it over when it is durable. No other messages to users go with these items."""
         now_ms, tenant = self._unix_ms(), tenant_of(conversation.id)
-        joined = conversation.next - 1
         position = ReadPosition(joined, joined)
         id = plain_name(conversation.id)
         has_joined = ConversationJoined(conversation.title, "", joined)
@@ -216,29 +229,26 @@ class Conversations:
             *self._entries(tenant, add, "joined", id, has_joined),
             *self._entries(tenant, remove, "left", id, ConversationLeft()),
         ]
-        items = [
-            *before,
+        items: list[Item] = [
             *(member_item(conversation.id, user, joined, position, now_ms) for user in add),
             *(RecordRemoved(MEMBER, conversation.id, user) for user in remove),
             *entries,
         ]
 
-        def on_written(result: LedgerResult) -> None:
-            if isinstance(result, Committed):
-                changed = self._added(conversation)
-                for user in add:
-                    self.table.join(changed, user, joined, position)
-                for user in remove:
-                    self.table.leave(changed, user)
-                for user in (*add, *remove):
-                    self.on_known(qualify(tenant, user))
-                self._written(entries, result)
-                if self._inboxes is None:
-                    self._show(tenant, add, activity_payload("conversations.joined", id, has_joined), now_ms)
-                    self._show(tenant, remove, activity_payload("conversations.left", id, ConversationLeft()), now_ms)
-            on_done(result)
+        def apply(result: Committed) -> None:
+            changed = self._added(conversation)
+            for user in add:
+                self.table.join(changed, user, joined, position)
+            for user in remove:
+                self.table.leave(changed, user)
+            for user in (*add, *remove):
+                self.on_known(qualify(tenant, user))
+            self._written(entries, result)
+            if self._inboxes is None:
+                self._show(tenant, add, activity_payload("conversations.joined", id, has_joined), now_ms)
+                self._show(tenant, remove, activity_payload("conversations.left", id, ConversationLeft()), now_ms)
 
-        return self._store.record(items, on_written)
+        return items, apply
 
     def _entries(
         self, tenant: str, users: Sequence[str], verb: str, id: str, data: Any, batch: str = ""

@@ -14,6 +14,7 @@ from broker.ledger import (
     KeyResult,
     Ledger,
     LedgerResult,
+    Reader,
     RecordPut,
     RecordRemoved,
     Repeated,
@@ -26,8 +27,10 @@ from broker.users.conversation_records import (
     copies_of,
     load_conversations,
     message_of,
+    message_removal,
     offset_of,
     read_messages,
+    removals_of,
 )
 from protocol.activities.conversations import ConversationMessage
 from protocol.frames import unpack_body
@@ -64,6 +67,14 @@ class MessageStore(Protocol):
         """Return what takes the content of a message out of inboxes and outbox."""
         ...
 
+    async def first_result(self, key: Key) -> KeyResult | None:
+        """Return what the first submission with a key came to; None: it is not known."""
+        ...
+
+    async def removals(self, conversation: str) -> list[RecordRemoved]:
+        """Return what removes all that is kept of a conversation."""
+        ...
+
 
 class LedgerMessages:
     """Conversations in the ledger."""
@@ -83,6 +94,14 @@ class LedgerMessages:
     async def copies(self, conversation: str, message: ConversationMessage) -> tuple[Item, ...]:
         """See `MessageStore`."""
         return await self._ledger.ask(copies_of, conversation, message)
+
+    async def first_result(self, key: Key) -> KeyResult | None:
+        """See `MessageStore`."""
+        return await self._ledger.ask(Reader.first_result, key.digest)
+
+    async def removals(self, conversation: str) -> list[RecordRemoved]:
+        """See `MessageStore`."""
+        return await self._ledger.ask(removals_of, conversation)
 
 
 class MemoryMessages:
@@ -167,3 +186,12 @@ class MemoryMessages:
     async def copies(self, conversation: str, message: ConversationMessage) -> tuple[Item, ...]:
         """See `MessageStore`: there are none."""
         return ()
+
+    async def first_result(self, key: Key) -> KeyResult | None:
+        """See `MessageStore`."""
+        return self._keys.get(key.digest)
+
+    async def removals(self, conversation: str) -> list[RecordRemoved]:
+        """See `MessageStore`: of the messages, as nothing else is held here."""
+        messages = self._by_conversation.get(conversation, {})
+        return [message_removal(conversation, offset, shadowed) for offset, (shadowed, _) in messages.items()]

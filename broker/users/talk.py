@@ -1,4 +1,4 @@
-"""What users of one broker have beside rooms: conversations, cards, presence, RTC calls, triggered marketing."""
+"""What users of one broker have beside rooms: conversations, cards, presence, RTC calls, marketing, service desks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import trio
 
+from broker.core.clock import TrustedClock
 from broker.core.tenants.names import qualify
 from broker.core.users.preferences import PreferenceTable
 from broker.ledger import Ledger
 from broker.users.cards import Cards
 from broker.users.conversations import Conversations
+from broker.users.desks import Desks
 from broker.users.inbox import Inboxes
 from broker.users.message_stores import LedgerMessages, MemoryMessages
 from broker.users.presence import Presences
@@ -23,7 +25,7 @@ __all__ = ["Talk"]
 
 
 class Talk:
-    """Conversations, cards, presence, RTC calls and triggered marketing of one broker."""
+    """Conversations, cards, presence, RTC calls, triggered marketing and service desks of one broker."""
 
     def __init__(
         self,
@@ -31,12 +33,13 @@ class Talk:
         inboxes: Inboxes | None,
         users: UserRegistry,
         preferences: PreferenceTable,
-        unix_ms: Callable[[], int],
+        trusted: TrustedClock,
         clock: Callable[[], float],
         events: WebhookEvents,
     ) -> None:
         """``ledger``, ``inboxes`` None: everything is in memory until the broker ends, and there are no cards and no
         triggered marketing."""
+        unix_ms = trusted.now_ms
         store = MemoryMessages() if ledger is None else LedgerMessages(ledger)
         self._ledger = ledger
         self.conversations = Conversations(store, inboxes, users, unix_ms, events)
@@ -47,6 +50,7 @@ class Talk:
             self.marketing = TriggeredMarketing(ledger, inboxes, unix_ms)
         self.presences = Presences(store, self.conversations, users, preferences, unix_ms)
         self.rtc = RtcService(store, users, unix_ms, clock, events)
+        self.desks = Desks(store, self.conversations, users, trusted.continued_ms, events)
         users.on_change = self._on_change
 
     @property
@@ -67,12 +71,14 @@ class Talk:
     def _on_change(self, user: str, is_online: bool) -> None:
         self.presences.on_change(user, is_online)
         self.rtc.on_change(user, is_online)
+        self.desks.on_change(user, is_online)
 
     async def load(self) -> None:
         """Take over what the last run has kept. At the start, before connections are accepted."""
         await self.conversations.load()
         if self._ledger is not None:
             await self.presences.load(self._ledger)
+            await self.desks.load(self._ledger)
         if self.marketing is not None:
             await self.marketing.load()
 
@@ -82,12 +88,14 @@ class Talk:
             await nursery.start(self.conversations.run)
             await nursery.start(self.presences.run)
             await nursery.start(self.rtc.run)
+            await nursery.start(self.desks.run)
             if self.marketing is not None:
                 await nursery.start(self.marketing.run)
             task_status.started()
 
     def erase(self, tenant: str, user: str) -> None:
         """Forget a user (plain id) who is being erased."""
+        self.desks.erase(tenant, user)
         self.conversations.erase(tenant, user)
         self.presences.forget(qualify(tenant, user))
         self.rtc.forget(qualify(tenant, user))

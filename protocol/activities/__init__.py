@@ -19,6 +19,7 @@ from . import (
     cards,
     conversations,
     coupons,
+    desk,
     highlights,
     lotteries,
     marketing,
@@ -59,6 +60,7 @@ ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
     *audiences.ROWS,
     *cards.ROWS,
     *conversations.ROWS,
+    *desk.ROWS,
     *lotteries.ROWS,
     *marketing.ROWS,
     *mic.ROWS,
@@ -81,6 +83,7 @@ ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
 REPORTS: tuple[EventRow, ...] = (
     *audiences.REPORTS,
     *conversations.REPORTS,
+    *desk.REPORTS,
     *lotteries.REPORTS,
     *mic.REPORTS,
     *pk.REPORTS,

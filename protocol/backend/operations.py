@@ -11,6 +11,7 @@ from .subjects.cards import AsyncCardsCalls, CardsCalls
 from .subjects.conversations import AsyncConversationsCalls, ConversationsCalls
 from .subjects.countdowns import AsyncCountdownsCalls, CountdownsCalls
 from .subjects.coupons import AsyncCouponsCalls, CouponsCalls
+from .subjects.desk import AsyncDeskCalls, DeskCalls
 from .subjects.dictionaries import AsyncDictionariesCalls, DictionariesCalls
 from .subjects.directs import AsyncDirectsCalls, DirectsCalls
 from .subjects.gifts import AsyncGiftsCalls, GiftsCalls
@@ -58,6 +59,7 @@ class OperationCalls:
         self.rains = RainsCalls(call)
         self.coupons = CouponsCalls(call)
         self.conversations = ConversationsCalls(call)
+        self.desk = DeskCalls(call)
         self.gifts = GiftsCalls(call)
         self.rankings = RankingsCalls(call)
         self.lotteries = LotteriesCalls(call)
@@ -97,6 +99,7 @@ class AsyncOperationCalls:
         self.rains = AsyncRainsCalls(call)
         self.coupons = AsyncCouponsCalls(call)
         self.conversations = AsyncConversationsCalls(call)
+        self.desk = AsyncDeskCalls(call)
         self.gifts = AsyncGiftsCalls(call)
         self.rankings = AsyncRankingsCalls(call)
         self.lotteries = AsyncLotteriesCalls(call)

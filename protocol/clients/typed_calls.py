@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol, overload
 
 from ..activities.audiences import OwnReach, RoomTags
+from ..activities.desk import DeskView
 from ..activities.lotteries import LotteryDrawn, LotteryEntry, LotteryVoided
 from ..activities.mic import MicSeats, MicState
 from ..activities.moderation import RoomModes
@@ -102,6 +103,31 @@ from ..operations.coupons import (
     MyCouponCode,
     UploadCodes,
     UploadedCodes,
+)
+from ..operations.desk import (
+    AgentView,
+    AgentViews,
+    AnswerDesk,
+    AskDesk,
+    ConfigureDesk,
+    DeskDetails,
+    DeskSettings,
+    DeskStatistics,
+    DeskViews,
+    GetDesk,
+    GetDeskSettings,
+    GetDeskStatistics,
+    ListAgents,
+    ListDesk,
+    OpenDesk,
+    OpenedDesk,
+    RateDesk,
+    ResolveDesk,
+    SetAgent,
+    SetAgentState,
+    TagDesk,
+    TakeOverDesk,
+    TransferDesk,
 )
 from ..operations.dictionaries import DictionaryInUse, DictionaryText, GetDictionary, UseDictionary
 from ..operations.directs import (
@@ -635,6 +661,54 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["conversations.get"] | GetConversation, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ConversationView: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.configure"] | ConfigureDesk, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DeskSettings: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.settings"] | GetDeskSettings, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DeskSettings: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.set_agent"] | SetAgent, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> AgentView: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.agents"] | ListAgents, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> AgentViews: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.set_state"] | SetAgentState, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> AgentView: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.open"] | OpenDesk, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> OpenedDesk: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.ask"] | AskDesk, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SentMessage: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.answer"] | AnswerDesk, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SentMessage: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.list"] | ListDesk, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DeskViews: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.get"] | GetDesk, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DeskDetails: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.transfer"] | TransferDesk, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DeskView: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.take_over"] | TakeOverDesk, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DeskView: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.resolve"] | ResolveDesk, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DeskView: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.rate"] | RateDesk, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DeskView: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.tag"] | TagDesk, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DeskView: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.statistics"] | GetDeskStatistics, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DeskStatistics: ...
     @overload
     async def __call__(self, operation: Literal["gifts.refund"] | RefundGift, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RefundedGift: ...

@@ -17,7 +17,7 @@ from tests.support.pages import MARKUP, PageBroker, low_contrast, page_broker, w
 STAFF = {Via.HOST_COUNTER}
 NOT_SHOWN = {"audiences.counted"}
 """Events for all that the page has no use for."""
-OUTSIDE = {"cards", "conversations", "marketing", "presence", "rtc"}
+OUTSIDE = {"cards", "conversations", "desk", "marketing", "presence", "rtc"}
 """Subjects of events that belong to no room."""
 
 

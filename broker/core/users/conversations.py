@@ -19,8 +19,9 @@ from typing import NamedTuple
 from broker.core.tenants.names import plain_name, qualify, tenant_of
 
 __all__ = [
-    "MAX_BLOCKED", "MAX_CONVERSATIONS", "MAX_GROUP_MEMBERS", "MAX_KEPT_MESSAGES", "MAX_MEMBERSHIPS", "MAX_OF_USER",
-    "PAIR_MARK", "Conversation", "ConversationTable", "GroupMember", "ReadPosition", "TooMany", "pair_id",
+    "DESK_PREFIX", "MAX_BLOCKED", "MAX_CONVERSATIONS", "MAX_GROUP_MEMBERS", "MAX_KEPT_MESSAGES", "MAX_MEMBERSHIPS",
+    "MAX_OF_USER", "PAIR_MARK", "Conversation", "ConversationTable", "GroupMember", "ReadPosition", "TooMany",
+    "pair_id",
 ]  # fmt: skip
 
 MAX_GROUP_MEMBERS = 5000
@@ -38,6 +39,8 @@ MAX_BLOCKED = 1000
 """Users that one user blocks."""
 PAIR_MARK = "~"
 """First character of the id of a conversation of two users; no group has it."""
+DESK_PREFIX = f"{PAIR_MARK}desk-"
+"""Beginning of the ids of conversations of the service desk."""
 
 
 class TooMany(Exception):
@@ -322,6 +325,12 @@ class ConversationTable:
     def add(self, conversation: Conversation) -> None:
         """Add a conversation without members."""
         self._by_id[conversation.id] = conversation
+
+    def remove(self, conversation: Conversation) -> None:
+        """Remove a conversation with its members; nothing happens where it is removed already."""
+        for user in list(conversation.members):
+            self.leave(conversation, user)
+        self._by_id.pop(conversation.id, None)
 
     def join(self, conversation: Conversation, user: str, joined: int, position: ReadPosition) -> None:
         """Make a user (plain id) a member."""

@@ -7,35 +7,18 @@ of each conversation is the desk that wrote them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import IntEnum, IntFlag
+from enum import IntFlag
 from typing import NamedTuple
 
+from protocol.activities.desk import AgentState, DeskState
+
 __all__ = [
-    "AGEING_MS", "AgentState", "DeskAgent", "DeskConversation", "DeskState", "QueuedItem", "SlaAlarm", "choose_agent",
-    "queue_level",
+    "AGEING_MS", "AgentState", "DeskAgent", "DeskContext", "DeskConversation", "DeskState", "QueuedItem", "SlaAlarm",
+    "choose_agent", "queue_level",
 ]  # fmt: skip
 
 AGEING_MS = 60_000
 """A conversation that waits rises by one priority in this time, so that none waits for ever behind urgent ones."""
-
-
-class DeskState(IntEnum):
-    """Where a conversation of the desk is."""
-
-    BOT = 1
-    QUEUED = 2
-    ASSIGNED = 3
-    RESOLVED = 4
-    CLOSED = 5
-    """Over for good, and kept by the desk no more."""
-
-
-class AgentState(IntEnum):
-    """What an agent wants. Only who is online, and has a link, gets conversations."""
-
-    OFFLINE = 0
-    AWAY = 1
-    ONLINE = 2
 
 
 class SlaAlarm(IntFlag):
@@ -44,6 +27,16 @@ class SlaAlarm(IntFlag):
     NONE = 0
     FIRST_RESPONSE = 1
     RESOLUTION = 2
+
+
+class DeskContext(NamedTuple):
+    """What a conversation is about: ids of the platform, None = not given. ``verified``: by the platform, and not only
+    by the customer."""
+
+    order: str | None = None
+    product: str | None = None
+    live_room: str | None = None
+    verified: bool = False
 
 
 class DeskConversation(NamedTuple):
@@ -56,6 +49,7 @@ class DeskConversation(NamedTuple):
     ``first_asked_at_ms``, ``human_at_ms``: the customer's first message, and the first one of a human, since it was
     started or opened again. ``assigned_seq``: the number of its last assignment; ``last_agent``: the human who held it
     last; ``sticky``: the one who is preferred for it, until ``sticky_until_ms``; ``rating``: 1 to 5, 0 = none.
+    ``name``: what the customer is called; ``revision``: rises with each record.
     """
 
     id: str
@@ -82,6 +76,10 @@ class DeskConversation(NamedTuple):
     alarms: SlaAlarm = SlaAlarm.NONE
     rating: int = 0
     tags: tuple[str, ...] = ()
+    topic: str = ""
+    name: str = ""
+    context: DeskContext = DeskContext()
+    revision: int = 0
 
 
 class DeskAgent:

@@ -19,6 +19,7 @@ from broker.core.users.desk_hours import OfficeHours
 from broker.core.users.desk_records import (
     AgentState,
     DeskAgent,
+    DeskContext,
     DeskConversation,
     DeskState,
     QueuedItem,
@@ -123,6 +124,10 @@ class ServiceDesk:
         """Return how many kept conversations are in a state."""
         return len(self._of_state[state])
 
+    def queued(self) -> list[DeskConversation]:
+        """Return the conversations that wait."""
+        return [self._rows[id] for id in self._of_state[DeskState.QUEUED]]
+
     def of_customer(self, customer: str) -> list[DeskConversation]:
         """Return the conversations of a customer that are not closed."""
         return [self._rows[id] for id in self._of_customer.get(customer, ())]
@@ -211,6 +216,9 @@ class ServiceDesk:
         skills: Iterable[str] = (),
         priority: int = 0,
         bot: str = "",
+        topic: str = "",
+        name: str = "",
+        context: DeskContext | None = None,
     ) -> DeskConversation:
         """Start a conversation with a customer's first message; ``bot`` holds it first, where there is one. TooMany."""
         if len(self._rows) >= self._max_kept:
@@ -223,7 +231,7 @@ class ServiceDesk:
         row = DeskConversation(
             id, customer, DeskState.BOT, self._next_seq, tuple(sorted(set(skills))), priority, bot,
             started_at_ms=now_ms, held_at_ms=now_ms, asked_at_ms=now_ms, first_asked_at_ms=now_ms,
-            sticky=sticky, sticky_until_ms=sticky_until_ms,
+            sticky=sticky, sticky_until_ms=sticky_until_ms, topic=topic, name=name, context=context or DeskContext(),
         )  # fmt: skip
         return row if bot else self._queued(row, now_ms)
 
@@ -265,15 +273,17 @@ class ServiceDesk:
         return row._replace(human_at_ms=max(now_ms, row.first_asked_at_ms)) if is_first else row
 
     def hand_over(
-        self, id: str, by: str, epoch: int, now_ms: int, skills: Iterable[str] | None = None
+        self, id: str, by: str, epoch: int, now_ms: int, skills: Iterable[str] | None = None, topic: str | None = None
     ) -> DeskConversation:
         """Let the bot or human who holds a conversation give it to the queue, at its place. Stale.
 
-        ``skills``: what it needs from now on, None = as before.
+        ``skills``, ``topic``: what it needs, and is about, from now on, None = as before.
         """
         row = self._held(id, by, epoch)
         if skills is not None:
             row = row._replace(skills=tuple(sorted(set(skills))))
+        if topic is not None:
+            row = row._replace(topic=topic)
         return self._queued(row._replace(transfers=row.transfers + (row.state is DeskState.ASSIGNED)), now_ms)
 
     def transfer(self, id: str, by: str, epoch: int, to: str, now_ms: int) -> DeskConversation:
@@ -320,12 +330,12 @@ class ServiceDesk:
                 return self._assigned(row, agent, now_ms)
         return None
 
-    def due(self, now_ms: int) -> list[str]:
-        """Return the conversations that a time has changed, see `on_time`.
+    def due(self, now_ms: int, rows: Iterable[DeskConversation] | None = None) -> list[str]:
+        """Return the conversations that a time has changed, see `on_time`. ``rows``: of these alone, None = of all.
 
         O(conversations), for about once a second: those that have not changed are not copied.
         """
-        return [row.id for row in self if self._on_time(row, now_ms) is not row]
+        return [row.id for row in (self if rows is None else rows) if self._on_time(row, now_ms) is not row]
 
     def on_time(self, id: str, now_ms: int) -> DeskConversation | None:
         """Return a conversation as the time has changed it, None = not at all.
@@ -378,6 +388,9 @@ class ServiceDesk:
     def erase(self, user: str) -> list[DeskConversation]:
         """Forget an agent who is being erased, and return what closes the conversations of a customer who is."""
         self.remove_agent(user)
+        for row in [each for each in self if user in (each.last_agent, each.sticky)]:
+            last_agent, sticky = ("" if each == user else each for each in (row.last_agent, row.sticky))
+            self.apply(row._replace(last_agent=last_agent, sticky=sticky))
         return [row._replace(state=DeskState.CLOSED, agent="") for row in self.of_customer(user)]
 
     # ---- parts of decisions
