@@ -174,22 +174,35 @@ def _read(folder: Path, prefix: str) -> dict[str, bytes]:
 
 def _preloaded(page: str, texts: Mapping[str, bytes]) -> str:
     """Return a page that names all modules of its entry, so that a browser loads them at once and not one import after
-    another."""
+    another. What the entry itself imports by ``import()`` is for later: its links have no ``rel`` until the entry gives
+    them one, so that they do not share the browser's few connections with what is needed first."""
     entry = _ENTRY(page)
     if entry is None:
         return page
+    urgent, later = _closure([entry[1]], set(), texts, skips_later=entry[1])
+    links = [f'<link rel="modulepreload" href="{PREFIX}VERSION/{name}">\n' for name in urgent if name != entry[1]]
+    rest, _ = _closure(later, set(urgent), texts)
+    links += [f'<link data-later href="{PREFIX}VERSION/{name}">\n' for name in rest]
+    return page.replace("</head>", f"{''.join(links)}</head>", 1)
+
+
+def _closure(
+    names: list[str], known: set[str], texts: Mapping[str, bytes], skips_later: str = ""
+) -> tuple[list[str], list[str]]:
+    """Return modules and all that they import, breadth first and without those that are ``known``; and what the module
+    ``skips_later`` imports by ``import()``, which is not followed."""
     found: dict[str, None] = {}
-    waiting = [entry[1]]
+    later: list[str] = []
+    waiting = list(names)
     while waiting:
         name = waiting.pop(0)
-        if name in found or name not in texts:
+        if name in found or name in known or name not in texts:
             continue
         found[name] = None
-        folder = posixpath.dirname(name)
-        imports = _IMPORTS(texts[name].decode())
-        waiting += [posixpath.normpath(posixpath.join(folder, each[1] or each[2])) for each in imports]
-    links = "".join(f'<link rel="modulepreload" href="{PREFIX}VERSION/{name}">\n' for name in found if name != entry[1])
-    return page.replace("</head>", f"{links}</head>", 1)
+        for each in _IMPORTS(texts[name].decode()):
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(name), each[1] or each[2]))
+            (later if each[2] and name == skips_later else waiting).append(target)
+    return list(found), later
 
 
 def _file(data: bytes, content_type: str) -> _File:

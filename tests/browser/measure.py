@@ -166,14 +166,15 @@ def main() -> int:
             viewers = Viewers(browser)
             broker.call("rooms.open", room="first", title="First")
             first: list[float] = []
-            for number in range(3):
+            for number in range(5):
+                viewers.close()  # pages that are open draw, and share the processors with the one that opens
                 publish(broker, "first", 1, [f"already here {number}", None])
                 page = viewers.open(broker, "first", "ann")
                 line(page, "already here").wait_for()
                 shown, weight = first_and_weight(page)
                 first.append(shown)
             row("page weight, as sent", weight, WEIGHT, "bytes")
-            row("first danmaku after opening, median of 3", sorted(first)[1], FIRST_MS, "ms")
+            row("first danmaku after opening, median of 5", sorted(first)[2], FIRST_MS, "ms")
             page.evaluate(FEED)
             row("decode of a tick of 200 danmaku, median", page.evaluate(DECODE), DECODE_MS, "ms")
             viewers.close()  # a page that is open draws its frames, also behind others

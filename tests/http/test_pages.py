@@ -87,7 +87,7 @@ def test_a_page_names_every_module_that_its_entry_imports(files: PageFiles) -> N
         text = get(site, page).body.decode()
         assert "modulepreload" not in (FOLDER / f"{page.split('/')[1]}.html").read_text()
         [entry] = re.findall(r'type="module" src="([^"]+)"', text)
-        named = re.findall(r'rel="modulepreload" href="([^"]+)"', text)
+        named = re.findall(r'<link (?:rel="modulepreload"|data-later) href="([^"]+)"', text)
         assert len(named) == len(set(named)) > 10
         imported, waiting = set(), [entry]
         while waiting:
@@ -97,7 +97,20 @@ def test_a_page_names_every_module_that_its_entry_imports(files: PageFiles) -> N
                 if target not in imported:
                     imported.add(target)
                     waiting.append(target)
-        assert set(named) == imported
+        assert set(named) | {entry} == imported | {entry}
+
+
+def test_a_page_loads_first_what_its_entry_needs_at_once(files: PageFiles) -> None:
+    """What the entry of the live room imports by `import()` waits until its first danmaku is there."""
+    text = get(site_of(files), "/room/lobby").body.decode()
+    first, later = (re.findall(rf'<link {mark} href="/pages/\w+/([^"]+)"', text) for mark in
+                    ('rel="modulepreload"', "data-later"))  # fmt: skip
+    assert {"client/link.js", "client/dictionary.js", "js/parts/chat_list.js", "js/danmaku/stage.js"} <= set(first)
+    assert {"js/room/page.js", "js/room/view.js", "js/parts/acts.js", "js/parts/composer.js"} <= set(later)
+    assert not set(first) & set(later)
+    assert len(first) < 40
+    for page in ("/host/lobby", "/console"):
+        assert "data-later" not in get(site_of(files), page).body.decode()
 
 
 def test_pages_keep_their_budgets(files: PageFiles) -> None:
@@ -190,6 +203,18 @@ def settings_in(body: bytes) -> Any:
     match = re.search(r'name="roomcast" content="([^"]+)"', body.decode())
     assert match is not None
     return json.loads(html.unescape(match[1]))
+
+
+@pytest.mark.integration
+async def test_no_answer_in_html_may_stand_in_the_frame_of_another_page() -> None:
+    async with running_broker(api=API) as broker, client_of(broker) as api:
+        for path in ("/docs", "/console"):
+            answer = await api.get(path)
+            assert answer.headers["content-type"].startswith("text/html"), path
+            policy = answer.headers["content-security-policy"]
+            for rule in ("default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'"):
+                assert rule in policy, (path, rule)
+            assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.integration
@@ -286,6 +311,9 @@ async def test_tokens_are_given_in_development_mode_only() -> None:
                 {"Host": "evil.example"},
                 {"Origin": "http://evil.example"},
                 {"X-Forwarded-For": "8.8.8.8"},
+                {"Origin": "null"},
+                {"Sec-Fetch-Site": "cross-site"},
+                {"Sec-Fetch-Site": "same-site"},
             ):
                 assert (await client.get(url, headers=headers)).status_code == 403
     async with running_broker(auth={"secret": "0123456789abcdef0123456789abcdef"}) as broker:

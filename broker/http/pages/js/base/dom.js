@@ -37,7 +37,7 @@ function setAttribute(node, key, value) {
   } else if (key === "style" || key === "srcdoc") {
     throw new TypeError(`${key} is not set here`);
   } else if (key === "href" || key === "src") {
-    if (!safe.has(value) && !(typeof value === "string" && /^(#|\/(?!\/))/.test(value))) throw new TypeError(`${key} takes what safeUrl returns`);
+    if (!safe.has(value) && !(typeof value === "string" && /^(#|\/\w)/.test(value))) throw new TypeError(`${key} takes what safeUrl returns`);
     node.setAttribute(key, String(value));
   } else if (key === "value" || key === "checked" || key === "disabled") {
     node[key] = value;

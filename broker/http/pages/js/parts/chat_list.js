@@ -2,11 +2,18 @@
 import { $, el } from "../base/dom.js";
 import { number, t } from "../base/strings.js";
 
-const KEPT = 120, HOLD_MS = 4000;
+const KEPT = 120, HOLD_MS = 4000, STAFF = new Set(["host", "assistant"]);
+
+/** The line of a message of a tick, null where it is none of chat: danmaku as they are, emotes by their name. */
+export function lineOf({ type, userId, name, payload, count, role }) {
+  if (type !== "danmaku" && type !== "emote") return null;
+  const text = payload && typeof payload === "object" ? payload.text ?? payload.emote_id ?? "" : "";
+  return { userId, name: name || userId, text, count, kind: STAFF.has(role) ? "host" : count > 1 ? "merged" : "plain" };
+}
 
 /** `pace`: lines of others a second; `open(line)`: what a press on a line does. */
 export function chatList(list, newer, { pace, open }) {
-  let following = true, budget = pace;
+  let following = true, budget = pace, isFirst = true;
   function append(node) {
     const held = node.classList.contains("own") ? null : $(".hold", list);
     $(".empty", list)?.remove();
@@ -23,6 +30,7 @@ export function chatList(list, newer, { pace, open }) {
       el("bdi", {}, text), count > 1 && el("span.times", {}, `\u00d7${number(count)}`));
     node.line = line;
     append(node);
+    if (isFirst && !own && !event) { isFirst = false; performance.mark("first-danmaku"); }
     if (own) { node.classList.add("hold"); setTimeout(() => node.classList.remove("hold"), HOLD_MS); }
     return node;
   }

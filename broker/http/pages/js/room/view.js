@@ -211,6 +211,3 @@ export function shares({ per_mille: perMille, counts = [] }) {
   const sum = counts.reduce((total, n) => total + n, 0);
   return counts.map((n) => (sum ? Math.round(1000 * n / sum) : 0));
 }
-
-/** Text of a message of a tick: danmaku as they are, emotes by their name. */
-export const textOfEntry = ({ payload }) => (payload && typeof payload === "object" ? payload.text ?? payload.emote_id ?? "" : "");
