@@ -316,7 +316,12 @@ class _Api:
     async def docs(self, request: Request) -> Response:
         """Answer ``GET /docs``: the reference page, with nothing from elsewhere."""
         return HTMLResponse(
-            reference_page(), headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+            reference_page(),
+            headers={
+                "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
+                "form-action 'none'; frame-ancestors 'none'",
+                "X-Content-Type-Options": "nosniff",
+            },
         )
 
 

@@ -28,6 +28,9 @@ TOKEN_PATH = "/pages/token"
 TOKEN_S = 600
 ROLES = {role.name.lower(): role for role in (Role.VIEWER, Role.VIP, Role.MODERATOR, Role.HOST, Role.APP)}
 MAX_QUERY = 512
+OWN_SITES = frozenset({b"same-origin", b"none"})
+"""Values of Sec-Fetch-Site with which a token is given: a page of this broker, or an address that a person typed. For a
+picture or a script of another site's page a browser sends no Origin."""
 VIEWER_PAGES = frozenset({"room", "host"})
 CONSOLE_PAGES = frozenset({"console"})
 
@@ -51,6 +54,8 @@ class ViewerPages:
     def _token(self, request: HttpRequest, query: bytes, issue: Callable[[str, Role, float], str]) -> PageAnswer:
         if request.method != b"GET":
             return _json(405, {"title": "a token is read with GET"}, ("Allow", "GET"))
+        if any(site not in OWN_SITES for site in request.all(b"sec-fetch-site")):
+            return _json(403, {"title": "a page of another site gets no token"})
         origins = request.all(b"origin")
         forwarded = [request.all(name) for name in FORWARDED_HEADERS]
         if len(origins) > 1 or not is_of_this_machine(

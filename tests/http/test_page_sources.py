@@ -105,3 +105,19 @@ def test_an_address_is_https_of_a_known_host_or_nothing() -> None:
       console.log(JSON.stringify(CASES.map(([text]) => judgeUrl(text, ["img.example.com"]) !== null)));
     """.replace("CASES", json.dumps(cases))
     assert json.loads(node(script)) == [is_good for _, is_good in cases]
+
+
+@pytest.mark.integration
+def test_an_element_takes_no_address_that_leads_elsewhere_and_no_code() -> None:
+    refused = [
+        ["href", "//evil.example"], ["href", "/\\evil.example"], ["href", "/\t/evil.example"], ["src", "javascript:x"],
+        ["href", " /room/x"], ["style", "x"], ["srcdoc", "x"], ["onclick", "x"],
+    ]  # fmt: skip
+    taken = [["href", "#rooms/%2F"], ["href", "/room/x"], ["src", "/pages/0/art/a.svg"], ["title", "//x"]]
+    script = """
+      globalThis.document = { createElement: () => ({ setAttribute() {}, append() {} }) };
+      const { el } = await import("./js/base/dom.js");
+      const isTaken = ([name, value]) => { try { el("a", { [name]: value }); return true; } catch { return false; } };
+      console.log(JSON.stringify(CASES.map(isTaken)));
+    """.replace("CASES", json.dumps([*refused, *taken]))
+    assert json.loads(node(script)) == [*[False] * len(refused), *[True] * len(taken)]
