@@ -42,6 +42,10 @@ MAX_WAITING_BYTES = 1_000_000
 MAX_ANSWER_BYTES = 1_000_000
 PUBLISH_MANY = "messages.publish_many"
 """Its messages may be for rooms of several owners."""
+BROADCAST = "messages.broadcast"
+"""Each node sends it to the rooms that it owns."""
+BROADCAST_STATE = "messages.broadcast_state"
+"""A node that has joined since the broadcast began does not know it."""
 HERE = frozenset(
     {
         "broker.status", "broker.stats", "broker.reload", "broker.drain", "broker.config", "broker.connections",
@@ -133,6 +137,8 @@ class CallForwarding:
         if row.name in HERE or self._is_for_this:
             return None
         if row.name in MERGED:
+            if row.name == BROADCAST:
+                _check_broadcast(caller, row, arguments)
             return self._ask_all(caller, row, arguments, max_bytes)
         if row.name == PUBLISH_MANY:
             return self._route_items(caller, row, arguments, max_bytes)
@@ -239,21 +245,27 @@ class CallForwarding:
 
     async def _ask_all(self, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int) -> CallAnswer:
         """Answer a call with what all nodes have."""
-        own = await _waited(self._begin_here(caller, row, arguments, max_bytes))
-        found, errors = [own.result], list[OperationError]()
+        found, errors = list[Any](), list[OperationError]()  # Any: results of the row
+        try:
+            found.append((await _waited(self._begin_here(caller, row, arguments, max_bytes))).result)
+        except OperationError as error:
+            if row.name != BROADCAST_STATE or error.field != "id":
+                raise
+            errors.append(error)
 
         async def ask(node: str) -> None:
             try:
                 answer = await self._ask(node, "", "", caller, row, arguments, max_bytes)
-            except OperationError as error:
-                errors.append(error)
-            else:
                 if answer is not None:
                     found.append(_read_answer(row, answer).result)
+            except OperationError as error:
+                errors.append(error)
 
         async with trio.open_nursery() as nursery:
             for node in self._operations.parts.others.alive():
                 nursery.start_soon(ask, node)
+        if row.name == BROADCAST_STATE and found:
+            errors = [error for error in errors if error.field != "id"]
         if errors:
             raise errors[0]
         result = MERGED[row.name](caller, row.read(arguments), found)
@@ -347,6 +359,15 @@ async def _waited(found: Any) -> CallAnswer:
         found = await found.wait()
     answer: CallAnswer = found if isinstance(found, CallAnswer) else await found
     return answer
+
+
+def _check_broadcast(caller: Caller, row: OperationRow, arguments: Any) -> None:
+    """Check that a broadcast is the same one at every node, and that each knows the rooms of its caller."""
+    if not _field(row, arguments, "id") and not caller.key:
+        raise OperationError(ErrorCode.BAD_FIELD, "must be given, or a key, where there are several nodes", "id")
+    if _field(row, arguments, "pattern") is not None and not caller.in_all_rooms:
+        rule = "is for callers that are granted all rooms, where there are several nodes: name rooms"
+        raise OperationError(ErrorCode.BAD_FIELD, rule, "pattern")
 
 
 def _is_of_room(row: OperationRow, is_kept: bool) -> bool:

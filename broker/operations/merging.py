@@ -15,6 +15,7 @@ from protocol.operations.hooks import (
     HookEndpoints,
     ListDeliveries,
 )
+from protocol.operations.messages import BroadcastProgress, BroadcastStarted
 from protocol.operations.rooms import ListRooms, RoomPage, RoomSort, RoomSummary
 from protocol.operations.users import DisconnectedUser, UserView
 
@@ -90,11 +91,23 @@ def _dropped(caller: Caller, request: Any, found: Sequence[DeliveriesDropped]) -
     return DeliveriesDropped(sum(each.dropped for each in found))
 
 
+def _started(caller: Caller, request: Any, found: Sequence[BroadcastStarted]) -> BroadcastStarted:
+    return BroadcastStarted(found[0].id, sum(each.rooms for each in found))
+
+
+def _progress(caller: Caller, request: Any, found: Sequence[BroadcastProgress]) -> BroadcastProgress:
+    return BroadcastProgress(
+        found[0].id, sum(each.rooms for each in found), sum(each.reached for each in found),
+        sum(each.missed for each in found), all(each.done for each in found),
+    )  # fmt: skip
+
+
 _STATES = tuple(
     state.value for state in (BreakerState.CLOSED, BreakerState.TRIAL, BreakerState.OPEN, BreakerState.DISABLED)
 )
 MERGED: dict[str, Merge] = {
     "users.get": _user, "users.disconnect": _disconnected, "rooms.list": _rooms, "hooks.list": _endpoints,
     "hooks.deliveries": _deliveries, "hooks.retry": _retried, "hooks.drop": _dropped,
+    "messages.broadcast": _started, "messages.broadcast_state": _progress,
 }  # fmt: skip
 """By operation: what joins the answers of all nodes."""
