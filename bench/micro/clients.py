@@ -4,8 +4,8 @@ Most links only drain: their bytes are read into one buffer and counted. Links o
 acks are counted by outcome, and the latency of stamped danmaku is recorded. Publishers send on a fixed schedule
 whatever the answers are (open loop), so a slow broker cannot slow down its load.
 
-Commands: `open`, `flood`, `count`, `stall`, `close`; each is answered by one event line. The process ends with its
-parent.
+Commands: `open`, `flood`, `count`, `watch`, `arrivals`, `stall`, `close`; each is answered by one event line. The
+process ends with its parent.
 """
 
 from __future__ import annotations
@@ -72,6 +72,9 @@ class Clients:
         self.wanted = 0
         self.begun = 0.0
         self.bytes = 0
+        self.marker = b""
+        """Text whose arrival is noted on each link that only drains, b"" = none."""
+        self.arrivals_ns: list[int] = []
         self.lost = 0
         self.failures = 0
         self.sent = 0
@@ -107,6 +110,8 @@ class Clients:
                     if not size:
                         self.on_lost(fd)
                     self.bytes += size
+                    if self.marker and self.marker in bytes(buffer[:size]):
+                        self.arrivals_ns.append(time.monotonic_ns())
                 elif fd == reader.fd:
                     for command in reader.read():
                         getattr(self, "do_" + command.pop("do"))(**command)
@@ -185,6 +190,15 @@ class Clients:
             self.latencies_us = []
             self.outcomes.clear()
             self.bytes = self.shown = self.ticks = self.sent = 0
+
+    def do_watch(self, marker: str) -> None:
+        """Note from now on when a text arrives."""
+        self.marker, self.arrivals_ns = marker.encode(), []
+        emit("watching")
+
+    def do_arrivals(self, times: bool = False) -> None:
+        """Report how often the text has arrived, and when: nanoseconds of the monotonic clock."""
+        emit("arrivals", count=len(self.arrivals_ns), times_ns=self.arrivals_ns if times else [])
 
     def do_stall(self, links: int) -> None:
         """Stop reading on the first ``links`` links."""

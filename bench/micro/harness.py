@@ -151,10 +151,10 @@ class ClientProcess:
 
 
 @asynccontextmanager
-async def client_process() -> AsyncIterator[ClientProcess]:
-    """Start a client process and end it with the block."""
+async def client_process(module: str = "bench.micro.clients") -> AsyncIterator[ClientProcess]:
+    """Start a client process, or another one that takes commands, and end it with the block."""
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "bench.micro.clients"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
         one = ClientProcess(process)

@@ -27,7 +27,7 @@ from broker.config.engine import EngineConfig
 from broker.config.schema import LedgerConfig, LogConfig, to_toml
 from broker.telemetry.logs import configure
 
-__all__ = ["nodes"]
+__all__ = ["nodes", "serving_nodes"]
 
 GOAL_SCALING = 1.7
 DANMAKU_PER_S = 20
@@ -71,7 +71,7 @@ async def nodes(smoke: bool) -> list[Result]:
 async def _measure(server: RedisProcess, processes: int, viewers: int, seconds: float) -> tuple[float, float, int]:
     """Return the CPU seconds of the nodes and of Redis, and the copies that arrived."""
     async with AsyncExitStack() as stack:
-        port, pids = await stack.enter_async_context(_serving(server, processes))
+        port, pids = await stack.enter_async_context(serving_nodes(server, processes))
         readers = await stack.enter_async_context(client_process())
         publishers = await stack.enter_async_context(client_process())
         await readers.request("open", links=viewers, port=port, rooms=["stage"])
@@ -98,7 +98,7 @@ async def _all_shown(publishers: ClientProcess, count: int) -> int:
 
 
 @asynccontextmanager
-async def _serving(server: RedisProcess, processes: int) -> AsyncIterator[tuple[int, list[int]]]:
+async def serving_nodes(server: RedisProcess, processes: int) -> AsyncIterator[tuple[int, list[int]]]:
     """Serve in so many processes over the engine, 0 = in one without it; yields the port and the ids of the nodes."""
     with tempfile.TemporaryDirectory(prefix="roomcast-nodes-") as folder:
         settings = msgspec.structs.replace(
