@@ -46,6 +46,7 @@ NOT_AUDITED = {
     "app.call": "the platform decides what it does, and knows who called",
     "audiences.follow": "what a user did, which a backend reports: a fact of the room's audiences",
     "audiences.share": "what a user did, which a backend reports: a fact of the room's audiences",
+    "desk.append": "a part of an answer, by the thousand: the message that it becomes is in the conversation",
     "directs.send": "a message of the platform, by the thousand: it is in the inbox",
     "keys.delete": "state of the platform, by the thousand: an event of the stream",
     "keys.set": "state of the platform, by the thousand: an event of the stream",

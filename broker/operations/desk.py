@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import Any
 
 from broker.core.tenants.names import plain_name, qualify
-from broker.core.users.conversations import DESK_PREFIX, Conversation, TooMany
+from broker.core.users.conversations import DESK_PREFIX, Conversation
 from broker.core.users.desk_hours import OfficeHours
 from broker.core.users.desk_records import DeskContext, DeskConversation, DeskState
 from broker.core.users.desk_statistics import TopicFigures, topic_figures
 from broker.core.users.service_desk import Stale
-from broker.ledger import Key, KeyResult, LedgerResult, Repeated, make_key
+from broker.ledger import Key, make_key
 from broker.operations.caller import Caller, OperationError
 from broker.operations.conversations import (
     check_content,
@@ -21,12 +20,13 @@ from broker.operations.conversations import (
     fitting,
     screened,
     sent_answer,
-    too_many,
 )
-from broker.operations.kept import later, read, required
+from broker.operations.desk_rights import actor, find_desk, find_row, holder_row, repeated, stale, written
+from broker.operations.desk_streams import interrupt
+from broker.operations.kept import read, required
 from broker.operations.parts import Handler, Parts
 from broker.users.desk_rows import StoredAgent, desk_view
-from broker.users.desks import Desk, NotWritten
+from broker.users.desks import Desk
 from protocol.activities.conversations import ConversationMessage
 from protocol.activities.desk import AgentState, DeskView
 from protocol.codes import ErrorCode
@@ -61,51 +61,7 @@ from protocol.operations.desk import (
     TransferDesk,
 )
 
-__all__ = ["HANDLERS", "actor", "find_desk", "find_row", "stale", "written"]
-
-R = TypeVar("R")
-
-
-def find_desk(parts: Parts, caller: Caller) -> Desk:
-    """Return the desk of the caller's tenant; OperationError UNKNOWN_DESK."""
-    found = required(parts.desks).find(caller.tenant)
-    if found is None:
-        raise OperationError(ErrorCode.UNKNOWN_DESK, "there is none: desk.configure sets one up")
-    return found
-
-
-def actor(caller: Caller, as_user: str | None) -> str:
-    """Return the user (plain id) for whom a call is: the caller, or, of a backend, ``as_user``. OperationError."""
-    if caller.is_backend != (as_user is not None):
-        rule = "is required of a backend" if caller.is_backend else "is for backends"
-        raise OperationError(ErrorCode.BAD_FIELD, rule, "as_user")
-    return caller.id if as_user is None else plain_name(as_user)
-
-
-def find_row(parts: Parts, caller: Caller, desk: Desk, id: str, user: str | None) -> DeskConversation:
-    """Return a conversation that a user (None = the platform) takes part in: its customer, who holds it, or an agent.
-
-    OperationError UNKNOWN_CONVERSATION also for others: they do not learn of it.
-    """
-    row = desk.core.find(id)
-    if row is None or not (user is None or user in (row.customer, row.agent) or user in desk.agents):
-        raise OperationError(ErrorCode.UNKNOWN_CONVERSATION, "is not known", "conversation")
-    return row
-
-
-def stale(field: str = "epoch", rule: str = "is held by another one, or under another epoch") -> OperationError:
-    """Return the refusal of what is decided about a conversation that has changed."""
-    return OperationError(ErrorCode.STALE, rule, field)
-
-
-async def written(change: Awaitable[R]) -> R:
-    """Return the result of a change of the desk; OperationError where it is not possible, STALE not included."""
-    try:
-        return await change
-    except NotWritten:
-        raise later() from None
-    except TooMany as error:
-        raise too_many(error) from None
+__all__ = ["HANDLERS"]
 
 
 def _check_agent(desk: Desk, caller: Caller) -> None:
@@ -282,15 +238,10 @@ async def _say(
         first = await read(desks.first_result(key))
         if first is None:
             raise
-        result, offset = _repeated(key, first), 0
+        result, offset = repeated(key, first), 0
     except ValueError as error:
         raise _too_long(error) from None
     return _raised(sent_answer(offset, result))
-
-
-def _repeated(key: Key, first: KeyResult) -> LedgerResult:
-    reused = frozenset({key.digest}) if first.fingerprint != key.fingerprint else frozenset[bytes]()
-    return Repeated({key.digest: first}, reused)
 
 
 async def _ask(parts: Parts, caller: Caller, request: AskDesk) -> SentMessage:
@@ -299,6 +250,7 @@ async def _ask(parts: Parts, caller: Caller, request: AskDesk) -> SentMessage:
     if row.customer != user:
         raise OperationError(ErrorCode.NOT_ALLOWED, "must be a conversation of your own", "conversation")
     key = _key("desk.ask", caller, request)
+    await interrupt(parts, desk, row.id)
     while True:
         reopens = row.state is DeskState.RESOLVED
 
@@ -343,7 +295,7 @@ async def _answer(parts: Parts, caller: Caller, request: AnswerDesk) -> SentMess
     desk, user = find_desk(parts, caller), actor(caller, request.as_user)
     id = request.conversation
     key = _key("desk.answer", caller, request)
-    _holder_row(parts, caller, desk, id, user)
+    holder_row(parts, caller, desk, id, user)
     try:
         return await _say(
             parts, caller, desk, user, request, key,
@@ -353,17 +305,11 @@ async def _answer(parts: Parts, caller: Caller, request: AnswerDesk) -> SentMess
         raise stale() from None
 
 
-def _holder_row(parts: Parts, caller: Caller, desk: Desk, id: str, user: str) -> DeskConversation:
-    """Return a conversation that a user may hold; also a bot that has lost it learns that it has."""
-    is_bot = any(topic.bot == user for topic in desk.settings.topics)
-    return find_row(parts, caller, desk, id, None if is_bot else user)
-
-
 async def _transfer(parts: Parts, caller: Caller, request: TransferDesk) -> DeskView:
     desk, user = find_desk(parts, caller), actor(caller, request.as_user)
     id, epoch = request.conversation, request.epoch
     to = None if request.user is None else plain_name(request.user)
-    _holder_row(parts, caller, desk, id, user)
+    holder_row(parts, caller, desk, id, user)
     topic = None if request.topic is None else _topic(desk, request.topic)
 
     def decide(now_ms: int) -> DeskConversation:
@@ -405,7 +351,7 @@ async def _take_over(parts: Parts, caller: Caller, request: TakeOverDesk) -> Des
 async def _resolve(parts: Parts, caller: Caller, request: ResolveDesk) -> DeskView:
     desk, user = find_desk(parts, caller), actor(caller, request.as_user)
     id, epoch = request.conversation, request.epoch
-    _holder_row(parts, caller, desk, id, user)
+    holder_row(parts, caller, desk, id, user)
     try:
         row = await written(
             required(parts.desks).change(desk, id, lambda now_ms: desk.core.resolve(id, user, epoch, now_ms))

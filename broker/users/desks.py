@@ -22,6 +22,7 @@ from broker.core.tenants.names import plain_name, qualify, tenant_of
 from broker.core.users.conversations import DESK_PREFIX, Conversation, ReadPosition, TooMany
 from broker.core.users.desk_hours import OfficeHours
 from broker.core.users.desk_records import DeskConversation, DeskState
+from broker.core.users.desk_streams import AnswerStream
 from broker.core.users.service_desk import MAX_AGENTS, DeskTimes, ServiceDesk, Stale
 from broker.ledger import Committed, Item, Key, KeyResult, Ledger, LedgerRefused, LedgerResult, SubmitResult, make_key
 from broker.ledger.pending import PendingResult
@@ -44,7 +45,7 @@ from broker.users.turns import Turns
 from broker.webhooks.events import WebhookEvents
 from protocol.activities import activity_payload
 from protocol.activities.conversations import ConversationMessage
-from protocol.activities.desk import DeskAsked, DeskAskedData
+from protocol.activities.desk import DeskAsked, DeskAskedData, DeskInterrupted, DeskStreaming
 from protocol.codes import Lane, MessageType
 from protocol.messages import Direct
 from protocol.operations.desk import AgentView, DeskSettings, DeskTopic
@@ -79,6 +80,8 @@ class Desk:
         self.turns = Turns()
         self.wake = trio.Event()
         """Set where a conversation may have got an agent."""
+        self.streams: dict[str, AnswerStream] = {}
+        """Answers that come in parts, by conversation."""
         self.orphans: list[Conversation] = []
         """Conversations whose desk keeps them no more: to be removed."""
         self.use(settings)
@@ -93,6 +96,12 @@ class Desk:
             settings.first_response_ms, settings.resolution_ms,
         )  # fmt: skip
         self.wake.set()
+
+    def touch(self, id: str, now_ms: int) -> None:
+        """Give who holds a conversation its time to answer anew; nothing writes it."""
+        row = self.core.find(id)
+        if row is not None:
+            self.core.apply(row._replace(held_at_ms=now_ms))
 
     def bot_of(self, topic: str) -> str:
         """Return the bot of a topic, "" = none."""
@@ -495,6 +504,10 @@ class Desks:
                 self.changed[kind] += 1
             desk.wake.set()
             self._show_change(desk, before, after)
+            stream = desk.streams.get(after.id)
+            if stream is not None and (stream.by, stream.epoch) != (after.agent, after.epoch):
+                del desk.streams[after.id]
+                self.stream_ended(desk, after.id, stream, after.customer)
             if after.state is DeskState.QUEUED and "queued" in kinds:
                 self._say_closed(desk, after)
 
@@ -525,6 +538,18 @@ class Desks:
         direct = Direct(0, MessageType.ACTIVITY, self._unix_ms(), activity_payload(f"desk.{verb}", id, data))
         for user in users:
             self._users.send(qualify(desk.tenant, user), direct, Lane.COMMERCE)
+
+    def show_customer(self, desk: Desk, id: str, verb: str, data: object, customer: str = "") -> None:
+        """Show the customer of a conversation an event."""
+        row = desk.core.find(id)
+        customer = customer or ("" if row is None else row.customer)
+        self._show(desk, (customer,) if customer else (), verb, id, data)
+
+    def stream_ended(self, desk: Desk, id: str, stream: AnswerStream, customer: str = "") -> None:
+        """Show that an answer under way was interrupted."""
+        part = DeskStreaming(stream.id, stream.seq, "", True, True)
+        self.show_customer(desk, id, "streaming", part, customer)
+        self._show(desk, (stream.by,), "interrupted", id, DeskInterrupted(stream.id))
 
     # ---- erasure
 

@@ -10,8 +10,8 @@ from .conversations import MAX_MESSAGE_BYTES, conversation_id
 from .rows import ActivityEventRow, EventRow, Via
 
 __all__ = [
-    "MAX_RATING", "MAX_TAGS", "REPORTS", "ROWS", "AgentState", "DeskAsked", "DeskAskedData", "DeskState", "DeskView",
-    "SlaTimer", "desk_view", "subject_id", "tag_list", "topic_name",
+    "MAX_RATING", "MAX_TAGS", "REPORTS", "ROWS", "AgentState", "DeskAsked", "DeskAskedData", "DeskInterrupted",
+    "DeskState", "DeskStreaming", "DeskView", "SlaTimer", "desk_view", "subject_id", "tag_list", "topic_name",
 ]  # fmt: skip
 
 MAX_TAGS = 16
@@ -90,6 +90,23 @@ class DeskAsked(NamedTuple):
     text: str
 
 
+class DeskStreaming(NamedTuple):
+    """A part of an answer that is no message yet. ``seq``: its number, from 1; ``ended``: there are no more, and what
+    was said becomes a message; ``interrupted``: before its end."""
+
+    stream: str
+    seq: int
+    text: str
+    ended: bool
+    interrupted: bool
+
+
+class DeskInterrupted(NamedTuple):
+    """An answer under way was interrupted: nothing more of it is taken."""
+
+    stream: str
+
+
 class DeskAskedData(NamedTuple):
     """A customer has written, and a bot holds the conversation: see the event ``desk.asked``."""
 
@@ -104,6 +121,7 @@ class DeskAskedData(NamedTuple):
 
 
 _count = integer(0)
+_stream = text(1, 64)
 subject_id = text(1, 64)
 """Rule of an id of the platform: of an order, a product, a room."""
 topic_name = text(1, 32)
@@ -136,6 +154,15 @@ ROWS: tuple[ActivityEventRow, ...] = (
         "desk.asked", Via.LIVE, DeskAsked, record(DeskAsked, _asked),
         "A customer has written, for the links of the bot that holds the conversation.",
         DeskAsked("ann", "Ann", "orders", "helper", 1, 1, "Where is my parcel?"),
+    ),
+    ActivityEventRow(
+        "desk.streaming", Via.LIVE, DeskStreaming,
+        record(DeskStreaming, (_stream, _count, text(0, MAX_MESSAGE_BYTES, lines=True), boolean, boolean)),
+        "A part of an answer, for the customer.", DeskStreaming("5f0c6a", 1, "It comes", False, False),
+    ),
+    ActivityEventRow(
+        "desk.interrupted", Via.LIVE, DeskInterrupted, record(DeskInterrupted, (_stream,)),
+        "An answer under way was interrupted, for who gives it.", DeskInterrupted("5f0c6a"),
     ),
 )  # fmt: skip
 

@@ -129,6 +129,15 @@ from ..operations.desk import (
     TakeOverDesk,
     TransferDesk,
 )
+from ..operations.desk_streams import (
+    AppendedText,
+    AppendText,
+    EndStream,
+    InterruptDesk,
+    InterruptedDesk,
+    StartedStream,
+    StartStream,
+)
 from ..operations.dictionaries import DictionaryInUse, DictionaryText, GetDictionary, UseDictionary
 from ..operations.directs import (
     CancelDirects,
@@ -709,6 +718,18 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["desk.statistics"] | GetDeskStatistics, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DeskStatistics: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.start_stream"] | StartStream, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> StartedStream: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.append"] | AppendText, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> AppendedText: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.end_stream"] | EndStream, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SentMessage: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.interrupt"] | InterruptDesk, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> InterruptedDesk: ...
     @overload
     async def __call__(self, operation: Literal["gifts.refund"] | RefundGift, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RefundedGift: ...

@@ -33,6 +33,15 @@ from ...operations.desk import (
     TakeOverDesk,
     TransferDesk,
 )
+from ...operations.desk_streams import (
+    AppendedText,
+    AppendText,
+    EndStream,
+    InterruptDesk,
+    InterruptedDesk,
+    StartedStream,
+    StartStream,
+)
 from ..calls import AsyncBackendCall, BackendCall
 
 __all__ = ["AsyncDeskCalls", "DeskCalls"]
@@ -218,6 +227,42 @@ class DeskCalls:
         result: DeskStatistics = self._call("desk.statistics", GetDeskStatistics(), None)
         return result
 
+    def start_stream(
+        self, *, conversation: str, epoch: int, as_user: str | None = None, dry_run: bool = False
+    ) -> StartedStream:
+        """Begin an answer of the service desk that comes in parts. Scope: directs:write."""
+        result: StartedStream = self._call(
+            "desk.start_stream", StartStream(conversation, epoch, as_user), None, dry_run
+        )
+        return result
+
+    def append(
+        self, *, conversation: str, stream: str, text: str, as_user: str | None = None, dry_run: bool = False
+    ) -> AppendedText:
+        """Add a part to an answer of the service desk. Scope: directs:write."""
+        result: AppendedText = self._call("desk.append", AppendText(conversation, stream, text, as_user), None, dry_run)
+        return result
+
+    def end_stream(
+        self,
+        *,
+        conversation: str,
+        stream: str,
+        as_user: str | None = None,
+        idempotency_key: str | None = None,
+        dry_run: bool = False,
+    ) -> SentMessage:
+        """End an answer of the service desk that came in parts. Scope: directs:write."""
+        result: SentMessage = self._call(
+            "desk.end_stream", EndStream(conversation, stream, as_user), idempotency_key, dry_run
+        )
+        return result
+
+    def interrupt(self, *, conversation: str, dry_run: bool = False) -> InterruptedDesk:
+        """Stop an answer of the service desk that comes in parts. For viewers' links."""
+        result: InterruptedDesk = self._call("desk.interrupt", InterruptDesk(conversation), None, dry_run)
+        return result
+
 
 class AsyncDeskCalls:
     """Operations on desk."""
@@ -401,4 +446,42 @@ class AsyncDeskCalls:
     async def statistics(self) -> DeskStatistics:
         """Return figures of the service desk, by topic. Scope: users:read."""
         result: DeskStatistics = await self._call("desk.statistics", GetDeskStatistics(), None)
+        return result
+
+    async def start_stream(
+        self, *, conversation: str, epoch: int, as_user: str | None = None, dry_run: bool = False
+    ) -> StartedStream:
+        """Begin an answer of the service desk that comes in parts. Scope: directs:write."""
+        result: StartedStream = await self._call(
+            "desk.start_stream", StartStream(conversation, epoch, as_user), None, dry_run
+        )
+        return result
+
+    async def append(
+        self, *, conversation: str, stream: str, text: str, as_user: str | None = None, dry_run: bool = False
+    ) -> AppendedText:
+        """Add a part to an answer of the service desk. Scope: directs:write."""
+        result: AppendedText = await self._call(
+            "desk.append", AppendText(conversation, stream, text, as_user), None, dry_run
+        )
+        return result
+
+    async def end_stream(
+        self,
+        *,
+        conversation: str,
+        stream: str,
+        as_user: str | None = None,
+        idempotency_key: str | None = None,
+        dry_run: bool = False,
+    ) -> SentMessage:
+        """End an answer of the service desk that came in parts. Scope: directs:write."""
+        result: SentMessage = await self._call(
+            "desk.end_stream", EndStream(conversation, stream, as_user), idempotency_key, dry_run
+        )
+        return result
+
+    async def interrupt(self, *, conversation: str, dry_run: bool = False) -> InterruptedDesk:
+        """Stop an answer of the service desk that comes in parts. For viewers' links."""
+        result: InterruptedDesk = await self._call("desk.interrupt", InterruptDesk(conversation), None, dry_run)
         return result

@@ -17,10 +17,15 @@ export const OPERATIONS = {
   "desk.rate": [673, "DeskView"],
   "desk.tag": [674, "DeskView"],
   "desk.statistics": [675, "DeskStatistics"],
+  "desk.start_stream": [676, "StartedStream"],
+  "desk.append": [677, "AppendedText"],
+  "desk.end_stream": [678, "SentMessage"],
+  "desk.interrupt": [679, "InterruptedDesk"],
 };
 export const RECORDS = {
   "AgentView": [["user", "user id"], ["name", "text 0..64"], ["state", "name of AgentState"], ["linked", "boolean"], ["load", "integer 0.."], ["capacity", "integer 0.."], ["skills", "array of 0..20 text 1..32"], ["supervisor", "boolean"]],
   "AgentViews": [["items", "array of 0..1000 AgentView"], ["next", "nil or text 1..256"]],
+  "AppendedText": [["parts", "integer 0.."]],
   "ConversationMessage": [["offset", "integer 1.."], ["user", "user id or empty"], ["name", "text 0..64"], ["at_ms", "integer 0.."], ["text", "lines 0..2000", ""], ["media", "nil or MediaReference", null], ["reply_to", "integer 0..", 0], ["mentions", "array of 0..20 user id", []], ["card", "any", null], ["recalled", "boolean", false]],
   "DeskDetails": [["desk", "DeskView"], ["messages", "array of 0..50 ConversationMessage"]],
   "DeskSettings": [["topics", "array of 0..50 DeskTopic"], ["hours", "array of 0..50 OfficeWindow"], ["utc_offset_minutes", "integer -840..840"], ["closed_text", "lines 0..500"], ["bot_ms", "integer 1..2592000000"], ["agent_ms", "integer 1..2592000000"], ["lost_ms", "integer 1..2592000000"], ["reopen_ms", "integer 1..2592000000"], ["sticky_ms", "integer 0..2592000000"], ["first_response_ms", "integer 0..2592000000"], ["resolution_ms", "integer 0..2592000000"]],
@@ -28,10 +33,12 @@ export const RECORDS = {
   "DeskTopic": [["name", "text 1..32"], ["skills", "array of 0..20 text 1..32", []], ["priority", "integer 0..100", 0], ["bot", "user id or empty", ""]],
   "DeskView": [["id", "text 1..64"], ["topic", "text 1..32"], ["customer", "user id"], ["name", "text 0..64"], ["state", "name of DeskState"], ["agent", "user id or empty"], ["epoch", "integer 0.."], ["revision", "integer 0.."], ["order", "nil or text 1..64"], ["product", "nil or text 1..64"], ["live_room", "nil or text 1..64"], ["verified", "boolean"], ["started_at_ms", "integer 0.."], ["asked_at_ms", "integer 0.."], ["first_answer_ms", "nil or integer 0.."], ["resolved_at_ms", "integer 0.."], ["transfers", "integer 0.."], ["rating", "integer 0..5"], ["tags", "array of 0..16 text 1..32"], ["alarms", "array of 0..2 name of SlaTimer"]],
   "DeskViews": [["items", "array of 0..1000 DeskView"], ["next", "nil or text 1..256"]],
+  "InterruptedDesk": [["interrupted", "boolean"]],
   "MediaReference": [["url", "https URL"], ["kind", "name of MediaKind"], ["size_bytes", "integer 0..1099511627776"], ["sha256", "SHA-256"]],
   "OfficeWindow": [["begin", "integer 0..10080"], ["end", "integer 0..10080"]],
   "OpenedDesk": [["desk", "DeskView"], ["offset", "integer 0.."], ["repeated", "boolean", false]],
   "SentMessage": [["offset", "integer 0.."], ["repeated", "boolean", false]],
+  "StartedStream": [["stream", "text 1..64"]],
   "TopicStatistics": [["topic", "text 1..32"], ["conversations", "integer 0.."], ["queued", "integer 0.."], ["unresolved", "integer 0.."], ["transfers", "integer 0.."], ["late", "integer 0.."], ["rated", "integer 0.."], ["rating_hundredths", "nil or integer 0.."], ["first_response_p50_ms", "nil or integer 0.."], ["first_response_p95_ms", "nil or integer 0.."]],
 };
 export const ENUMS = {
