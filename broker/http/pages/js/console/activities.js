@@ -3,6 +3,7 @@ import { el } from "../base/dom.js";
 import { duration, money, number, t, time } from "../base/strings.js";
 import { askButton } from "../parts/ask.js";
 import { form } from "../parts/form.js";
+import { loading } from "../parts/table.js";
 import { toast } from "../parts/toast.js";
 import { head, loader, pairs, word } from "./common.js";
 
@@ -16,7 +17,7 @@ const INTERNAL = new Set(["id", "state", "phase", "seed_hash", "eligibility", "b
 const OVER = new Set(["closed", "settled", "cancelled", "ended", "finished", "voided", "drawn", "revealed", "expired"]);
 
 export function activities({ api, problem, argument: room }) {
-  const place = el("div"), load = loader(place, problem), list = el("div.cards");
+  const place = el("div"), load = loader(place, problem), list = el("div.cards", {}, room && loading());
   const find = form([{ name: "room", label: t("col.room"), value: room, max: 64, required: true }], t("a.show"), async ({ room: wanted }) => { location.hash = `#activities/${encodeURIComponent(wanted)}`; if (wanted === room) refresh(); });
 
   async function refresh() {

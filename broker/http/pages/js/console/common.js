@@ -1,5 +1,5 @@
 // What several sections of the console share.
-import { el } from "../base/dom.js";
+import { el, setText } from "../base/dom.js";
 import { has, t } from "../base/strings.js";
 
 export const phaseChip = (phase) => el(`span.chip.${{ live: "good", paused: "warn" }[phase] ?? "plain"}`, {}, el("i.dot", { "aria-hidden": "true" }), word("phase", phase));
@@ -18,7 +18,7 @@ export function textOf(payload) {
   return JSON.stringify(payload);
 }
 
-/** Runs a load, and shows what went wrong in `place`; only the last of several counts. */
+/** Runs a load, and shows what went wrong in `place`; only the last of several counts. A list that was never read says so. */
 export function loader(place, problem) {
   let turn = 0;
   return async function load(work) {
@@ -28,7 +28,10 @@ export function loader(place, problem) {
       if (mine === turn) place.replaceChildren();
       return mine === turn ? found : null;
     } catch (error) {
-      if (mine === turn) place.replaceChildren(problem(error, () => load(work)));
+      if (mine === turn) {
+        place.replaceChildren(problem(error, () => load(work)));
+        for (const list of place.parentNode?.querySelectorAll(".loading") ?? []) setText(list, t("not-read"));
+      }
       return null;
     }
   };

@@ -3,10 +3,11 @@ import { el } from "../base/dom.js";
 import { dateTime, decimal, money, number, t } from "../base/strings.js";
 import { chartText, lines } from "../charts/lines.js";
 import { form } from "../parts/form.js";
+import { loading } from "../parts/table.js";
 import { button, card, head, loader, pairs, word } from "./common.js";
 
 export function reports({ api, problem, argument: room }) {
-  const place = el("div"), load = loader(place, problem), page = el("div.cards"), chart = el("canvas.chart", { role: "img" });
+  const place = el("div"), load = loader(place, problem), page = el("div.cards", {}, room && loading()), chart = el("canvas.chart", { role: "img" });
   const find = form([{ name: "room", label: t("col.room"), value: room, max: 64, required: true }], t("re.find"), async ({ room: wanted }) => { location.hash = `#reports/${encodeURIComponent(wanted)}`; if (wanted === room) refresh(); });
   const graph = card(t("re.audience"), el("div.body", {}, chart));
   graph.hidden = true;

@@ -2,6 +2,7 @@
 import { avatar, el, fill, setText } from "../base/dom.js";
 import { duration, has, number, t, time } from "../base/strings.js";
 import { announce } from "../base/announce.js";
+import { loading } from "../parts/table.js";
 import { toast } from "../parts/toast.js";
 import { button, head, loader, textOf, word } from "./common.js";
 
@@ -11,7 +12,7 @@ const keyOf = (item) => `${item.room} ${item.id}`;
 export function review({ api, problem, argument: room }) {
   const place = el("div"), load = loader(place, problem);
   const list = el("ol.queue", { id: "queue", role: "listbox", tabindex: "0", "aria-label": t("r.queue"), onkeydown: onKey });
-  const detail = el("article.card.detail", { id: "detail", "aria-live": "off" }), waiting = el("span.chip.warn.num");
+  const detail = el("article.card.detail", { id: "detail", "aria-live": "off" }, loading()), waiting = el("span.chip.warn.num");
   const more = button(t("r.more"), showMore, "quiet");
   more.hidden = true;
   const hints = el("span.keys", { "aria-hidden": "true" }, ["J K:r.move", "A:r.approve", "R:r.reject", "M:r.mute", "E:r.same", "Z:undo"].map((pair) => {
