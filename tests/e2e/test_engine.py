@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -21,6 +22,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 NOT_NOW = 300
 """Codes from here on refuse a call for now."""
+STOCK = 10
 AOF = ("--appendonly", "yes", "--appendfsync", "always")
 
 
@@ -76,33 +78,64 @@ async def grab_share(shared: SharedProcesses, user: str, room: str, shares: dict
                 await trio.sleep(0.05)
 
 
-async def test_a_rain_is_shared_out_exactly_when_its_owner_is_killed(
+async def claim_unit(shared: SharedProcesses, user: str, room: str, units: dict[str, tuple[str, float]]) -> None:
+    """Claim a unit of the sale with a key, until there is an answer: its state or refusal, and when it came."""
+    async with open_client(shared.url, f"dev:{user}") as client:
+        await client.join(room)
+        while user not in units:
+            try:
+                state = (await client.call("sales.claim", room=room, id="s1", key=f"claim-{user}")).state.name
+                units[user] = state, trio.current_time()
+            except CallLost:
+                continue  # the key decides
+            except CallRefused as error:
+                if error.code < NOT_NOW:
+                    units[user] = str(error.code), trio.current_time()
+                await trio.sleep(0.05)
+
+
+async def test_a_rain_and_a_sale_are_exact_when_their_owner_is_killed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with redis_server(*AOF) as redis, shared_processes(3, redis, tmp_path) as shared:
         shares: dict[str, int] = {}
+        units: dict[str, tuple[str, float]] = {}
+        now_ms = round(time.time() * 1000)
         async with open_client(shared.url, "dev:shop:app") as shop:
             await shop.call("rooms.open", room="live")
             await shop.call(
                 "packets.create", room="live", id="p1", order_id="o-1", total_cents=10_000, count=40, key="p1"
             )
+            await shop.call(
+                "sales.create", room="live", id="s1", sku="x", stock=STOCK, price_cents=100, open_at_ms=now_ms,
+                close_at_ms=now_ms + 600_000, first_window_ms=0, window_ms=0, waiting_max=0,
+            )  # fmt: skip
         async with trio.open_nursery() as nursery:
             for number in range(15):
                 nursery.start_soon(grab_share, shared, f"early{number}", "live", shares)
+            for number in range(3):
+                nursery.start_soon(claim_unit, shared, f"first{number}", "live", units)
         before = dict(shares)
         assert len(before) == 15
+        sold_before = dict(units)
         owner = await shared.owner_of("live")
         async with trio.open_nursery() as nursery:
             for number in range(30):
                 nursery.start_soon(grab_share, shared, f"late{number}", "live", shares)
             os.kill(shared.pids[owner], signal.SIGKILL)
             killed_at = trio.current_time()
+            for number in range(12):
+                nursery.start_soon(claim_unit, shared, f"then{number}", "live", units)
             heir = await shared.next_owner("live", owner)
             taken_s = trio.current_time() - killed_at
         got = {user: cents for user, cents in shares.items() if cents}
         assert sum(got.values()) == 10_000
         assert len(got) == 40
         assert before.items() <= got.items()
+        sold = {user: at for user, (state, at) in units.items() if state == "RESERVED"}
+        assert len(sold) == STOCK, units
+        assert sold_before.keys() <= sold.keys()
+        answered_s = min(at for user, at in sold.items() if user not in sold_before) - killed_at
         again = dict.fromkeys(before, -1)
         for user in before:  # who had a share before is answered the same again
             async with open_client(shared.url, f"dev:{user}") as client:
@@ -110,7 +143,9 @@ async def test_a_rain_is_shared_out_exactly_when_its_owner_is_killed(
                 again[user] = (await client.call("packets.grab", room="live", id="p1", key=f"grab-{user}")).cents
         assert again == before
     with capsys.disabled():
-        print(f"\n{owner} was killed, and {heir} owned its room after {taken_s:.1f} s")
+        print(
+            f"\n{owner} was killed, and {heir} owned its room after {taken_s:.1f} s, sold on after {answered_s:.1f} s"
+        )
 
 
 async def test_a_rain_goes_on_when_the_server_loses_its_data(tmp_path: Path) -> None:
