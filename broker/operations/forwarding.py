@@ -42,6 +42,9 @@ MAX_WAITING_BYTES = 1_000_000
 MAX_ANSWER_BYTES = 1_000_000
 PUBLISH_MANY = "messages.publish_many"
 """Its messages may be for rooms of several owners."""
+WATCH = "presence.watch"
+"""A backend is shown who has a link at any node; a user would be sent changes of its own node alone."""
+NOT_YET = "is not there with several nodes yet"
 BROADCAST = "messages.broadcast"
 """Each node sends it to the rooms that it owns."""
 BROADCAST_STATE = "messages.broadcast_state"
@@ -139,6 +142,8 @@ class CallForwarding:
         if row.name in MERGED:
             if row.name == BROADCAST:
                 _check_broadcast(caller, row, arguments)
+            if row.name == WATCH and not caller.is_backend:
+                raise OperationError(ErrorCode.UNKNOWN_OPERATION, NOT_YET, "operation")
             return self._ask_all(caller, row, arguments, max_bytes)
         if row.name == PUBLISH_MANY:
             return self._route_items(caller, row, arguments, max_bytes)
@@ -157,8 +162,7 @@ class CallForwarding:
         elif isinstance(name, str) and name.isprintable() and _is_of_room(row, is_kept):
             room = qualify(caller.tenant, name)
         else:
-            rule = "is not there with several nodes yet"
-            raise OperationError(ErrorCode.UNKNOWN_OPERATION, rule, "operation")
+            raise OperationError(ErrorCode.UNKNOWN_OPERATION, NOT_YET, "operation")
         owner = self._owners.owner_of(room)
         if owner != self._owners.node:
             return self._forward(room, name, caller, row, arguments, max_bytes)

@@ -16,6 +16,7 @@ from protocol.operations.hooks import (
     ListDeliveries,
 )
 from protocol.operations.messages import BroadcastProgress, BroadcastStarted
+from protocol.operations.presence import PresenceStates, UserPresence
 from protocol.operations.rooms import ListRooms, RoomPage, RoomSort, RoomSummary
 from protocol.operations.users import DisconnectedUser, UserView
 
@@ -102,12 +103,18 @@ def _progress(caller: Caller, request: Any, found: Sequence[BroadcastProgress]) 
     )  # fmt: skip
 
 
+def _presences(caller: Caller, request: Any, found: Sequence[PresenceStates]) -> PresenceStates:
+    """Return who has a link at any node."""
+    items = zip(*(each.items for each in found), strict=True)
+    return PresenceStates(tuple(UserPresence(of[0].user, any(each.online for each in of)) for of in items))
+
+
 _STATES = tuple(
     state.value for state in (BreakerState.CLOSED, BreakerState.TRIAL, BreakerState.OPEN, BreakerState.DISABLED)
 )
 MERGED: dict[str, Merge] = {
     "users.get": _user, "users.disconnect": _disconnected, "rooms.list": _rooms, "hooks.list": _endpoints,
     "hooks.deliveries": _deliveries, "hooks.retry": _retried, "hooks.drop": _dropped,
-    "messages.broadcast": _started, "messages.broadcast_state": _progress,
+    "presence.watch": _presences, "messages.broadcast": _started, "messages.broadcast_state": _progress,
 }  # fmt: skip
 """By operation: what joins the answers of all nodes."""
