@@ -149,6 +149,8 @@ class Desks:
         self._events = events
         self._by_tenant: dict[str, Desk] = {}
         self._nursery: trio.Nursery | None = None
+        self.on_holder: Callable[[str, str, str], None] = lambda conversation, customer, holder: None
+        """Called when a conversation that is not resolved has another holder, "" = none (all ids qualified)."""
         self.changed: Counter[str] = Counter()
         """Changes of conversations: opened, queued, assigned, resolved, rated, alarm, closed."""
         self.answers = 0
@@ -504,6 +506,9 @@ class Desks:
                 self.changed[kind] += 1
             desk.wake.set()
             self._show_change(desk, before, after)
+            if held != holds and after.state in (DeskState.QUEUED, DeskState.ASSIGNED):
+                holder = qualify(desk.tenant, holds) if holds else ""
+                self.on_holder(qualify(desk.tenant, after.id), customer, holder)
             stream = desk.streams.get(after.id)
             if stream is not None and (stream.by, stream.epoch) != (after.agent, after.epoch):
                 del desk.streams[after.id]

@@ -13,7 +13,15 @@ from broker.users.message_stores import MessageStore
 from broker.users.registry import UserRegistry
 from broker.webhooks.events import WebhookEvents
 from protocol.activities import activity_payload
-from protocol.activities.rtc import RtcAccepted, RtcAnswered, RtcEnded, RtcEndedData, RtcRinging, RtcRingingData
+from protocol.activities.rtc import (
+    RtcAccepted,
+    RtcAnswered,
+    RtcEnded,
+    RtcEndedData,
+    RtcRinging,
+    RtcRingingData,
+    RtcTransferred,
+)
 from protocol.codes import Lane, MessageType
 from protocol.messages import Direct
 
@@ -64,19 +72,41 @@ class RtcService:
         self.table.set_online(user, self._clock(), is_online=is_online)
 
     def ring(self, conversation: str, caller: str, name: str, callee: str, *, video: bool) -> RtcCall | None:
-        """Begin a call between two users (qualified ids); None: one of them has another one, or there are too many."""
+        """Begin a call between two users (qualified ids; callee "" = it waits for `follow`); None: one of them has
+        another one, or there are too many."""
         call = RtcCall(
             secrets.token_hex(8), conversation, caller, callee, secrets.token_urlsafe(24), self._clock()
         )  # fmt: skip
+        call.name, call.video = name, video
         if not self.table.ring(call):
             return None
         self.rung += 1
         self._wake.set()
-        ringing = RtcRinging(plain_name(conversation), plain_name(caller), name, video, round(RING_S * 1000))
-        self._show((callee,), "ringing", call, ringing)
-        data = RtcRingingData(call.id, plain_name(conversation), plain_name(caller), plain_name(callee), video)
-        self._report("rtc.ringing", call, data)
+        self._show_ringing(call)
         return call
+
+    def _show_ringing(self, call: RtcCall) -> None:
+        if not call.callee:
+            return
+        id, caller, callee = map(plain_name, (call.conversation, call.caller, call.callee))
+        ringing = RtcRinging(id, caller, call.name, call.video, round(RING_S * 1000))
+        self._show((call.callee,), "ringing", call, ringing)
+        self._report("rtc.ringing", call, RtcRingingData(call.id, id, caller, callee, call.video))
+
+    def follow(self, conversation: str, customer: str, holder: str) -> None:
+        """Let the call of a customer of the service desk ring at who holds the conversation now; "" = it waits until
+        somebody does. All ids are qualified."""
+        call = self.table.of_user(customer)
+        if call is None or (call.conversation, call.caller) != (conversation, customer) or call.callee == holder:
+            return
+        before = call.callee
+        if not self.table.redirect(call, holder, secrets.token_urlsafe(24), self._clock()):
+            self.end(call, CallEnd.BUSY)
+            return
+        if before:
+            self._show((before,), "ended", call, RtcEnded(CallEnd.TRANSFERRED.value, 0))
+        self._show((customer,), "transferred", call, RtcTransferred(plain_name(holder) if holder else ""))
+        self._show_ringing(call)
 
     def accept(self, call: RtcCall, user: str) -> bool:
         """Answer a call; False where it does not ring at this user, or another device was quicker."""
@@ -92,8 +122,8 @@ class RtcService:
             return
         lasted_ms = 0 if call.answered_at is None else max(0, round((self._clock() - call.answered_at) * 1000))
         self._show(call.users, "ended", call, RtcEnded(why.value, lasted_ms))
-        caller, callee = map(plain_name, call.users)
-        self._report("rtc.ended", call, RtcEndedData(call.id, caller, callee, why.value, lasted_ms))
+        callee = plain_name(call.callee) if call.callee else ""
+        self._report("rtc.ended", call, RtcEndedData(call.id, plain_name(call.caller), callee, why.value, lasted_ms))
 
     def end_between(self, callee: str, caller: str) -> None:
         """End the call of two users (qualified ids), as the first one wants none of the other any more."""

@@ -51,6 +51,7 @@ class Talk:
         self.presences = Presences(store, self.conversations, users, preferences, unix_ms)
         self.rtc = RtcService(store, users, unix_ms, clock, events)
         self.desks = Desks(store, self.conversations, users, trusted.continued_ms, events)
+        self.desks.on_holder = self.rtc.follow
         users.on_change = self._on_change
 
     @property

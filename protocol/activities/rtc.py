@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..fields import boolean, integer, member_id, record, text
+from ..fields import boolean, integer, member_id, record, text, user_id_or_empty
 from .rows import ActivityEventRow, EventRow, Via
 
 __all__ = [
     "REPORTS", "ROWS", "RtcAccepted", "RtcAnswered", "RtcEnded", "RtcEndedData", "RtcRinging", "RtcRingingData",
+    "RtcTransferred",
     "rtc_reason",
 ]  # fmt: skip
 
@@ -33,9 +34,15 @@ class RtcAnswered(NamedTuple):
     """Empty: another device of the user has answered, and this one rings no more."""
 
 
+class RtcTransferred(NamedTuple):
+    """The call to the service desk rings anew, at ``user``; empty = it waits for an agent."""
+
+    user: str
+
+
 class RtcEnded(NamedTuple):
-    """The call is over. ``reason``: rejected, timeout, hung_up or lost; ``lasted_ms``: since it was answered, 0 = it
-    was not."""
+    """The call is over. ``reason``: rejected, timeout, hung_up, lost, busy, or transferred, to another agent;
+    ``lasted_ms``: since it was answered, 0 = it was not."""
 
     reason: str
     lasted_ms: int
@@ -80,6 +87,10 @@ ROWS: tuple[ActivityEventRow, ...] = (
         "A device of the user has answered: the others ring no more.", RtcAnswered(),
     ),
     ActivityEventRow(
+        "rtc.transferred", Via.LIVE, RtcTransferred, record(RtcTransferred, (user_id_or_empty,)),
+        "A call to the service desk rings at another agent, for its caller.", RtcTransferred("ben"),
+    ),
+    ActivityEventRow(
         "rtc.ended", Via.LIVE, RtcEnded, record(RtcEnded, (rtc_reason, _count)), "The call is over.",
         RtcEnded("hung_up", 63_000),
     ),
@@ -91,7 +102,7 @@ REPORTS: tuple[EventRow, ...] = (
         "A user calls another one.", RtcRingingData("c-1", "tea", "ann", "bob", True), in_room=False,
     ),
     EventRow(
-        "rtc.ended", RtcEndedData, record(RtcEndedData, (_id, member_id, member_id, rtc_reason, _count)),
+        "rtc.ended", RtcEndedData, record(RtcEndedData, (_id, member_id, user_id_or_empty, rtc_reason, _count)),
         "A call is over.", RtcEndedData("c-1", "ann", "bob", "hung_up", 63_000), in_room=False,
     ),
 )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ..activities.conversations import conversation_id
 from ..codes import ErrorCode
-from ..fields import boolean, integer, member_id, optional, record, text
+from ..fields import boolean, integer, optional, record, text, user_id_or_empty
 from .rows import LOGGED_IN, NEEDS_LEDGER, OperationRow, RateLimit, row
 
 __all__ = [
@@ -16,7 +16,8 @@ __all__ = [
 
 
 class RingRtc(NamedTuple):
-    """Call the other one of a conversation of two. BUSY: one of the two has another call."""
+    """Call the other one of a conversation of two, or, as its customer, the service desk: the call rings at who holds
+    the conversation, and follows it. BUSY: one of the two has another call."""
 
     conversation: str
     video: bool = False
@@ -64,7 +65,8 @@ class GetRtc(NamedTuple):
 
 
 class RtcView(NamedTuple):
-    """A call. ``user``: the other one; ``incoming``: it has called; ``answered``: otherwise it rings."""
+    """A call. ``user``: the other one, empty = it waits for an agent; ``incoming``: it has called; ``answered``:
+    otherwise it rings."""
 
     call: str
     conversation: str
@@ -108,7 +110,7 @@ ROWS: tuple[OperationRow, ...] = (
     ),
     row(
         649, "rtc.mine", GetRtc, (), OwnRtc,
-        record(OwnRtc, (optional(record(RtcView, (_id, conversation_id, member_id, boolean, boolean))),)),
+        record(OwnRtc, (optional(record(RtcView, (_id, conversation_id, user_id_or_empty, boolean, boolean))),)),
         "Return the caller's call.",
         scope=None, roles=LOGGED_IN, changes=False, errors=NEEDS_LEDGER,
         example=(GetRtc(), OwnRtc(RtcView("c-1", "~3b9d2c61", "ann", True, False))),

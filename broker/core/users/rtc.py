@@ -26,12 +26,19 @@ class CallEnd(Enum):
     HUNG_UP = "hung_up"
     LOST = "lost"
     """One of the two had no link for `LOST_S`."""
+    BUSY = "busy"
+    """It was to go on with a user who has another call."""
+    TRANSFERRED = "transferred"
+    """It goes on with another user: for the one who has lost it alone."""
 
 
 class RtcCall:
-    """One call. Users have qualified ids. ``token``: opaque, for the two alone; ``answered_at``: None = it rings."""
+    """One call. Users have qualified ids. ``token``: opaque, for the two alone; ``answered_at``: None = it rings;
+    ``callee``: "" = nobody yet, a call to the service desk that waits."""
 
-    __slots__ = ("answered_at", "callee", "caller", "conversation", "id", "lost_at", "started_at", "token")
+    __slots__ = (
+        "answered_at", "callee", "caller", "conversation", "id", "lost_at", "name", "started_at", "token", "video",
+    )  # fmt: skip
 
     def __init__(self, id: str, conversation: str, caller: str, callee: str, token: str, started_at: float) -> None:
         self.id = id
@@ -40,14 +47,17 @@ class RtcCall:
         self.callee = callee
         self.token = token
         self.started_at = started_at
+        self.name = ""
+        """What the caller is called."""
+        self.video = False
         self.answered_at: float | None = None
         self.lost_at: dict[str, float] = {}
         """Since when a user of it is without a link."""
 
     @property
-    def users(self) -> tuple[str, str]:
-        """Both users."""
-        return self.caller, self.callee
+    def users(self) -> tuple[str, ...]:
+        """Both users; the caller alone where nobody is called yet."""
+        return (self.caller, self.callee) if self.callee else (self.caller,)
 
 
 class RtcTable:
@@ -85,6 +95,18 @@ class RtcTable:
         self._by_id[call.id] = call
         for user in call.users:
             self._of_user[user] = call
+        return True
+
+    def redirect(self, call: RtcCall, callee: str, token: str, now: float) -> bool:
+        """Let a call ring anew, at another user ("" = nobody yet), with another token; False where it has a call."""
+        if call.id not in self._by_id or callee in self._of_user:
+            return False
+        if call.callee:
+            del self._of_user[call.callee]
+            call.lost_at.pop(call.callee, None)
+        call.callee, call.token, call.started_at, call.answered_at = callee, token, now, None
+        if callee:
+            self._of_user[callee] = call
         return True
 
     def accept(self, call: RtcCall, user: str, now: float) -> bool:

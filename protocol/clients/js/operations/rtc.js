@@ -12,7 +12,7 @@ export const RECORDS = {
   "EndedRtc": [["call", "text 1..64"]],
   "OwnRtc": [["call", "nil or RtcView"]],
   "RingingRtc": [["call", "text 1..64"], ["ends_in_ms", "integer 0.."]],
-  "RtcView": [["call", "text 1..64"], ["conversation", "text 1..64"], ["user", "user id"], ["incoming", "boolean"], ["answered", "boolean"]],
+  "RtcView": [["call", "text 1..64"], ["conversation", "text 1..64"], ["user", "user id or empty"], ["incoming", "boolean"], ["answered", "boolean"]],
 };
 export const ENUMS = {
 };
