@@ -14,14 +14,13 @@ import trio
 
 from protocol.clients import CallLost, CallRefused, Client, Danmaku, JoinedRoom, StreamEvent, open_client
 from protocol.codes import MessageType
-from tests.support.engine_processes import SharedProcesses, shared_processes
+from tests.support.engine_processes import NOT_NOW, SharedProcesses, grab_share, shared_processes
 from tests.support.processes import roomcast, serving
 from tests.support.redis_server import redis_server
+from tests.support.stopped_redis import rain_over_a_stop
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-NOT_NOW = 300
-"""Codes from here on refuse a call for now."""
 STOCK = 10
 AOF = ("--appendonly", "yes", "--appendfsync", "always")
 
@@ -61,21 +60,6 @@ async def test_viewers_of_three_processes_are_in_one_room(tmp_path: Path) -> Non
         assert (fields["status"], fields["ready"]) == ("ok", 3)
         assert {each["engine_durability"] for each in fields["nodes"].values()} == {"on the server's disk"}
         assert (await shared.get("/metrics")).count("roomcast_engine_up{node=") == 3
-
-
-async def grab_share(shared: SharedProcesses, user: str, room: str, shares: dict[str, int]) -> None:
-    """Take a share of the packet with a key, until there is an answer."""
-    async with open_client(shared.url, f"dev:{user}") as client:
-        await client.join(room)
-        while user not in shares:
-            try:
-                shares[user] = (await client.call("packets.grab", room=room, id="p1", key=f"grab-{user}")).cents
-            except CallLost:
-                continue  # the key decides
-            except CallRefused as error:
-                if error.code < NOT_NOW:
-                    shares[user] = 0
-                await trio.sleep(0.05)
 
 
 async def claim_unit(shared: SharedProcesses, user: str, room: str, units: dict[str, tuple[str, float]]) -> None:
@@ -175,6 +159,11 @@ async def test_a_rain_goes_on_when_the_server_loses_its_data(tmp_path: Path) -> 
         assert sum(shares.values()) == 10_000
         assert sum(cents > 0 for cents in shares.values()) == 40
         assert all(cents for user, cents in shares.items() if not user.startswith("late"))
+
+
+async def test_a_rain_goes_on_after_the_server_stood_still_and_no_room_has_moved(tmp_path: Path) -> None:
+    """A lease is of 2 s. `python -m tests.support.stopped_redis 30` does the same for as long as it is told."""
+    assert "40 shares, 10000 cents" in await rain_over_a_stop(tmp_path, 2.5)
 
 
 async def test_a_rolling_restart_keeps_rooms_and_refuses_nobody(tmp_path: Path) -> None:

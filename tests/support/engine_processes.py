@@ -11,12 +11,15 @@ from typing import Any
 
 import trio
 
+from protocol.clients import CallLost, CallRefused, open_client
 from tests.support.processes import Lines, Serving, serving
 from tests.support.redis_server import RedisServer
 
-__all__ = ["SharedProcesses", "shared_processes"]
+__all__ = ["NOT_NOW", "SharedProcesses", "grab_share", "shared_processes"]
 
 DEADLINE_S = 120
+NOT_NOW = 300
+"""Codes from here on refuse a call for now."""
 
 
 class SharedProcesses:
@@ -112,3 +115,18 @@ async def shared_processes(
         await shared.until_logged("process serves", count)
         yield shared
         nursery.cancel_scope.cancel()
+
+
+async def grab_share(shared: SharedProcesses, user: str, room: str, shares: dict[str, int]) -> None:
+    """Take a share of the packet with a key, until there is an answer."""
+    async with open_client(shared.url, f"dev:{user}") as client:
+        await client.join(room)
+        while user not in shares:
+            try:
+                shares[user] = (await client.call("packets.grab", room=room, id="p1", key=f"grab-{user}")).cents
+            except CallLost:
+                continue  # the key decides
+            except CallRefused as error:
+                if error.code < NOT_NOW:
+                    shares[user] = 0
+                await trio.sleep(0.05)
