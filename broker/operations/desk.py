@@ -60,6 +60,7 @@ from protocol.operations.desk import (
     TopicStatistics,
     TransferDesk,
 )
+from protocol.operations.desk_questions import AskedQuestion, AskedQuestions, ListQuestions
 
 __all__ = ["HANDLERS"]
 
@@ -188,6 +189,8 @@ async def _open(parts: Parts, caller: Caller, request: OpenDesk) -> OpenedDesk:
     except ValueError as error:
         raise _too_long(error) from None
     sent = _raised(sent_answer(1, result))
+    if not sent.repeated:
+        desk.questions.add(topic.name, user, request.text)
     return OpenedDesk(_seen(desk, _opened(desk, id), caller), 1, sent.repeated)
 
 
@@ -261,11 +264,15 @@ async def _ask(parts: Parts, caller: Caller, request: AskDesk) -> SentMessage:
             return desk.core.ask(request.conversation, now_ms, desk.bot_of(topic))
 
         try:
-            return await _say(parts, caller, desk, user, request, key, decide, is_of_queue=reopens)
+            sent = await _say(parts, caller, desk, user, request, key, decide, is_of_queue=reopens)
         except _Changed:
             row = find_row(parts, caller, desk, request.conversation, user)
         except Stale:
             raise stale("conversation", "is resolved for too long: open a new one") from None
+        else:
+            if request.text is not None and not sent.repeated:
+                desk.questions.add(row.topic, user, request.text)
+            return sent
 
 
 class _Changed(Exception):
@@ -432,6 +439,15 @@ def _of_topic(figures: TopicFigures) -> TopicStatistics:
     )  # fmt: skip
 
 
+def _questions(parts: Parts, caller: Caller, request: ListQuestions) -> AskedQuestions:
+    desk = find_desk(parts, caller)
+    _check_agent(desk, caller)
+    found = desk.questions.most_asked(request.topic, request.limit)
+    return AskedQuestions(
+        tuple(AskedQuestion(each.topic, each.text, each.times, len(each.customers)) for each in found)
+    )
+
+
 HANDLERS: dict[str, Handler] = {
     "desk.configure": _configure,
     "desk.settings": _settings,
@@ -449,4 +465,5 @@ HANDLERS: dict[str, Handler] = {
     "desk.rate": _rate,
     "desk.tag": _tag,
     "desk.statistics": _statistics,
+    "desk.questions": _questions,
 }

@@ -21,6 +21,7 @@ import trio
 from broker.core.tenants.names import plain_name, qualify, tenant_of
 from broker.core.users.conversations import DESK_PREFIX, Conversation, ReadPosition, TooMany
 from broker.core.users.desk_hours import OfficeHours
+from broker.core.users.desk_questions import CommonQuestions
 from broker.core.users.desk_records import DeskConversation, DeskState
 from broker.core.users.desk_streams import AnswerStream
 from broker.core.users.service_desk import MAX_AGENTS, DeskTimes, ServiceDesk, Stale
@@ -77,6 +78,7 @@ class Desk:
         self.core = ServiceDesk()
         self.agents: dict[str, StoredAgent] = {}
         self.adding = trio.Lock()
+        self.questions = CommonQuestions()
         self.turns = Turns()
         self.wake = trio.Event()
         """Set where a conversation may have got an agent."""
@@ -564,6 +566,7 @@ class Desks:
         if desk is None:
             return
         desk.agents.pop(user, None)
+        desk.questions.forget(user)
         for row in desk.core.erase(user):
             desk.core.apply(row)
             conversation = self._talk(desk, row.id)

@@ -129,6 +129,7 @@ from ..operations.desk import (
     TakeOverDesk,
     TransferDesk,
 )
+from ..operations.desk_questions import AskedQuestions, ListQuestions
 from ..operations.desk_streams import (
     AppendedText,
     AppendText,
@@ -730,6 +731,9 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["desk.interrupt"] | InterruptDesk, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> InterruptedDesk: ...
+    @overload
+    async def __call__(self, operation: Literal["desk.questions"] | ListQuestions, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> AskedQuestions: ...
     @overload
     async def __call__(self, operation: Literal["gifts.refund"] | RefundGift, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RefundedGift: ...

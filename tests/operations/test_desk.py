@@ -297,3 +297,19 @@ async def test_the_desk_works_in_memory(directory: Path) -> None:
         assert [each.text for each in (await do(broker, "ann", "history", conversation=view.id)).items] == [
             "Where is my parcel?", "Soon",
         ]  # fmt: skip
+
+
+async def test_what_is_asked_again_and_again_is_counted_by_topic(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
+        await configure(broker, topics=[BOT | {"bot": ""}, {"name": "other"}])
+        view = await opened(broker, "ann", text="Where is parcel 17?")
+        await do(broker, "ann", "desk.ask", "q", conversation=view.id, text="Where is parcel 17?")
+        await opened(broker, "bob", text="where is  parcel 20 ?!")
+        await opened(broker, "bob", text="where is  parcel 20 ?!")  # the same call once more
+        await opened(broker, "cem", topic="other", text="Do you sell tea?")
+        (found,) = (await platform(broker, "desk.questions")).items
+        assert found == ("orders", "Where is parcel 17?", 3, 2)
+        assert (await refusal(broker, "ann", "desk.questions"))[0] is ErrorCode.NOT_ALLOWED
+        await platform(broker, "users.erase", user="ann", confirm="ann")
+        await finished(broker)
+        assert not (await platform(broker, "desk.questions")).items

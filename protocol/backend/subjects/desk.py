@@ -33,6 +33,7 @@ from ...operations.desk import (
     TakeOverDesk,
     TransferDesk,
 )
+from ...operations.desk_questions import AskedQuestions, ListQuestions
 from ...operations.desk_streams import (
     AppendedText,
     AppendText,
@@ -263,6 +264,11 @@ class DeskCalls:
         result: InterruptedDesk = self._call("desk.interrupt", InterruptDesk(conversation), None, dry_run)
         return result
 
+    def questions(self, *, topic: str | None = None, limit: int = 20) -> AskedQuestions:
+        """List what customers of the service desk ask again and again. Scope: users:read."""
+        result: AskedQuestions = self._call("desk.questions", ListQuestions(topic, limit), None)
+        return result
+
 
 class AsyncDeskCalls:
     """Operations on desk."""
@@ -484,4 +490,9 @@ class AsyncDeskCalls:
     async def interrupt(self, *, conversation: str, dry_run: bool = False) -> InterruptedDesk:
         """Stop an answer of the service desk that comes in parts. For viewers' links."""
         result: InterruptedDesk = await self._call("desk.interrupt", InterruptDesk(conversation), None, dry_run)
+        return result
+
+    async def questions(self, *, topic: str | None = None, limit: int = 20) -> AskedQuestions:
+        """List what customers of the service desk ask again and again. Scope: users:read."""
+        result: AskedQuestions = await self._call("desk.questions", ListQuestions(topic, limit), None)
         return result

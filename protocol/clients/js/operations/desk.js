@@ -21,11 +21,14 @@ export const OPERATIONS = {
   "desk.append": [677, "AppendedText"],
   "desk.end_stream": [678, "SentMessage"],
   "desk.interrupt": [679, "InterruptedDesk"],
+  "desk.questions": [680, "AskedQuestions"],
 };
 export const RECORDS = {
   "AgentView": [["user", "user id"], ["name", "text 0..64"], ["state", "name of AgentState"], ["linked", "boolean"], ["load", "integer 0.."], ["capacity", "integer 0.."], ["skills", "array of 0..20 text 1..32"], ["supervisor", "boolean"]],
   "AgentViews": [["items", "array of 0..1000 AgentView"], ["next", "nil or text 1..256"]],
   "AppendedText": [["parts", "integer 0.."]],
+  "AskedQuestion": [["topic", "text 1..32"], ["text", "lines 0..2000"], ["times", "integer 0.."], ["customers", "integer 0.."]],
+  "AskedQuestions": [["items", "array of 0..100 AskedQuestion"]],
   "ConversationMessage": [["offset", "integer 1.."], ["user", "user id or empty"], ["name", "text 0..64"], ["at_ms", "integer 0.."], ["text", "lines 0..2000", ""], ["media", "nil or MediaReference", null], ["reply_to", "integer 0..", 0], ["mentions", "array of 0..20 user id", []], ["card", "any", null], ["recalled", "boolean", false]],
   "DeskDetails": [["desk", "DeskView"], ["messages", "array of 0..50 ConversationMessage"]],
   "DeskSettings": [["topics", "array of 0..50 DeskTopic"], ["hours", "array of 0..50 OfficeWindow"], ["utc_offset_minutes", "integer -840..840"], ["closed_text", "lines 0..500"], ["bot_ms", "integer 1..2592000000"], ["agent_ms", "integer 1..2592000000"], ["lost_ms", "integer 1..2592000000"], ["reopen_ms", "integer 1..2592000000"], ["sticky_ms", "integer 0..2592000000"], ["first_response_ms", "integer 0..2592000000"], ["resolution_ms", "integer 0..2592000000"]],
