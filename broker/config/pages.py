@@ -1,4 +1,4 @@
-"""Settings of the pages that browsers load from the broker: live room, host desk and console."""
+"""Settings of the pages that browsers load: live room, host desk, console, agent page and chat widget."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ HostName = Annotated[
 
 
 class PagesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Pages for browsers: /room/NAME and /host/NAME on the viewers' port, /console on the control API's listener."""
+    """Pages for browsers: /room/NAME, /host/NAME, /agent and /widget on the viewers' port, /console on the listener of
+    the control API."""
 
     enabled: bool = True
     """Serve them; false where the platform has pages of its own."""
@@ -29,15 +30,18 @@ class PagesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """Hosts, with their subdomains, from which pages show pictures of products; of others a drawn box is shown."""
     link_hosts: Annotated[tuple[HostName, ...], Meta(max_length=32)] = ()
     """Hosts, with their subdomains, to which pages link; other links are not shown."""
+    widget_origins: Annotated[tuple[str, ...], Meta(max_length=32, examples=[["https://shop.example.com"]])] = ()
+    """Origins of shops whose pages may hold the chat widget (`/widget`) in a frame; none = it is only a page."""
 
 
 def pages_conflicts(pages: PagesConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the settings that are wrong, and why."""
-    origin = pages.public_origin
-    if origin is None:
-        return
-    problem = origin_problem(origin)
-    if not problem and not origin.startswith(("https://", "http://")):
-        problem = "expected https:// (or http:// on this machine)"
-    if problem:
-        yield ("pages.public_origin",), problem
+    named = [("pages.widget_origins", origin) for origin in pages.widget_origins]
+    if pages.public_origin is not None:
+        named.append(("pages.public_origin", pages.public_origin))
+    for name, origin in named:
+        problem = origin_problem(origin)
+        if not problem and not origin.startswith(("https://", "http://")):
+            problem = "expected https:// (or http:// on this machine)"
+        if problem:
+            yield (name,), problem

@@ -1,12 +1,14 @@
 """Files of the pages, read once at the start, and the answers to requests for them.
 
-``/room/NAME``, ``/host/NAME`` and ``/console`` are HTML with an ETag, checked again at each visit; everything else is
-under ``/pages/VERSION/``, where VERSION is a hash over all files, so that it may be kept for a year. In HTML the word
-VERSION stands for it in addresses, and SETTINGS for the settings that scripts read, as JSON. Modules are not bundled: a
-page names those that its entry imports, so that they are loaded together.
+``/room/NAME``, ``/host/NAME``, ``/agent``, ``/widget`` and ``/console`` are HTML with an ETag, checked again at each
+visit, as is ``/widget.js``, which pages of shops load; everything else is under ``/pages/VERSION/``, where VERSION is a
+hash over all files, so that it may be kept for a year. In HTML the word VERSION stands for it in addresses, and
+SETTINGS for the settings that scripts read, as JSON. Modules are not bundled: a page names those that its entry
+imports, so that they are loaded together.
 
 Nothing of a request is used as a path: it is looked up in a table. Every answer has the same policy: scripts, styles
-and connections from this origin only, no inline code, no frames.
+and connections from this origin only, no inline code, no frames; ``/widget`` alone may be the frame of the shops that
+the configuration names.
 """
 
 from __future__ import annotations
@@ -45,6 +47,9 @@ TYPES = {
 GZIP_FROM = 512
 """Bytes from which a text is also kept compressed."""
 _ROOM_PAGE = re.compile(r"/(room|host)/([^/]+)").fullmatch
+_PAGES = {"/console": "console.html", "/agent": "agent.html", "/widget": "widget.html"}
+WIDGET_SCRIPT = "/widget.js"
+"""Script that a page of a shop loads, from wherever it is; it makes the button and the frame of the widget."""
 _ENTRY = re.compile(r'<script type="module" src="/pages/VERSION/([^"]+)">').search
 _IMPORTS = re.compile(
     r"""^(?:import|export)\b[^;"'(]*?["'](\.{1,2}/[^"']+)["']|\bimport\(["'](\.{1,2}/[^"']+)["']\)""", re.MULTILINE
@@ -72,6 +77,7 @@ class PageFiles:
         for name, data in sorted(texts.items()):
             digest.update(b"%d %b %d\n" % (len(name), name.encode(), len(data)) + data)
         self.version = digest.hexdigest()[:12]
+        self.widget_script = _file(texts.get("js/widget_button.js", b""), TYPES[".js"])
         self.html = {name: _preloaded(data.decode(), texts) for name, data in texts.items() if name.endswith(".html")}
         self.assets = {
             f"{PREFIX}{self.version}/{name}": _file(data, TYPES[Path(name).suffix])
@@ -95,7 +101,8 @@ class PageSite:
     ) -> None:
         """``viewers``: origin of the viewers' port, for links; ``asks_platform``: whether app.call has an endpoint."""
         self._files = files
-        self._common = _headers(config)
+        self._common = _headers(config, "'none'")
+        self._of_widget = _headers(config, " ".join(config.widget_origins) or "'none'")
         settings = json.dumps(
             {
                 "development": development,
@@ -103,6 +110,7 @@ class PageSite:
                 "asks_platform": asks_platform,
                 "link_hosts": config.link_hosts,
                 "image_hosts": config.image_hosts,
+                "widget_origins": config.widget_origins,
             }
         )
         self._html = {
@@ -121,15 +129,19 @@ class PageSite:
         """Answer a request; None where its path is no page's. ``path``: as it came, without the query; ``headers``:
         their names in lower case."""
         page = self._page_of(path)
-        if page is None and not path.startswith(PREFIX):
+        is_script = path == WIDGET_SCRIPT and "widget.html" in self._html
+        if page is None and not is_script and not path.startswith(PREFIX):
             return None
         if method not in ("GET", "HEAD"):
             return self._text(405, "Only GET and HEAD are answered here.", ("Allow", "GET, HEAD"))
         found = self._html.get(page or "") or self._files.assets.get(path)
+        if is_script:
+            found = self._files.widget_script
         if found is None:
             return self._text(404, "There is nothing here.")
-        caching = "no-cache" if page else "public, max-age=31536000, immutable"
-        common = (("Cache-Control", caching), ("ETag", found.etag), ("Vary", "Accept-Encoding"), *self._common)
+        caching = "no-cache" if page or is_script else "public, max-age=31536000, immutable"
+        policy = self._of_widget if page == "widget.html" else _for_all(self._common) if is_script else self._common
+        common = (("Cache-Control", caching), ("ETag", found.etag), ("Vary", "Accept-Encoding"), *policy)
         if _matches(headers.get("if-none-match", ""), found.etag):
             return PageAnswer(304, common, b"")
         body = found.body
@@ -140,8 +152,8 @@ class PageSite:
 
     def _page_of(self, path: str) -> str | None:
         """Return the name of the HTML file that a path means, None where it means none."""
-        if path == "/console":
-            return "console.html" if "console.html" in self._html else None
+        if path in _PAGES:
+            return _PAGES[path] if _PAGES[path] in self._html else None
         match = _ROOM_PAGE(path)
         if match is None or f"{match[1]}.html" not in self._html:
             return None
@@ -211,8 +223,14 @@ def _file(data: bytes, content_type: str) -> _File:
     return _File(content_type, data, compressed if len(compressed) < len(data) else None, etag)
 
 
-def _headers(config: PagesConfig) -> tuple[tuple[str, str], ...]:
-    """Return the headers that every answer has."""
+def _for_all(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Return the headers of what pages of other origins may load."""
+    name = "Cross-Origin-Resource-Policy"
+    return tuple((each, "cross-origin" if each == name else value) for each, value in headers)
+
+
+def _headers(config: PagesConfig, ancestors: str) -> tuple[tuple[str, str], ...]:
+    """Return the headers that every answer has. ``ancestors``: origins that may have it in a frame."""
     images = " ".join(f"https://{host} https://*.{host}" for host in config.image_hosts)
     socket = (config.public_origin or "").replace("http", "ws", 1)
     policy = "; ".join(
@@ -224,7 +242,7 @@ def _headers(config: PagesConfig) -> tuple[tuple[str, str], ...]:
             f"connect-src 'self' {socket}".rstrip(),
             "base-uri 'none'",
             "form-action 'none'",
-            "frame-ancestors 'none'",
+            f"frame-ancestors {ancestors}",
             "require-trusted-types-for 'script'",
             "trusted-types 'none'",
         )

@@ -31,7 +31,7 @@ MAX_QUERY = 512
 OWN_SITES = frozenset({b"same-origin", b"none"})
 """Values of Sec-Fetch-Site with which a token is given: a page of this broker, or an address that a person typed. For a
 picture or a script of another site's page a browser sends no Origin."""
-VIEWER_PAGES = frozenset({"room", "host"})
+VIEWER_PAGES = frozenset({"room", "host", "agent", "widget"})
 CONSOLE_PAGES = frozenset({"console"})
 
 

@@ -27,7 +27,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
-PAGES = frozenset({"room", "host", "console"})
+PAGES = frozenset({"room", "host", "console", "agent", "widget"})
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_every_file_of_a_page_is_kept_for_a_year_under_the_version(files: PageFi
     site = site_of(files)
     assert re.fullmatch(r"[0-9a-f]{12}", files.version)
     linked = 0
-    for page in ("/room/lobby", "/host/lobby", "/console"):
+    for page in ("/room/lobby", "/host/lobby", "/console", "/agent", "/widget"):
         for address in re.findall(r'(?:href|src)="(/pages/[^"]+)"', get(site, page).body.decode()):
             answer = get(site, address)
             assert answer.status == 200, address
@@ -83,7 +83,7 @@ def test_imports_and_pictures_of_every_file_exist(files: PageFiles) -> None:
 
 def test_a_page_names_every_module_that_its_entry_imports(files: PageFiles) -> None:
     site = site_of(files)
-    for page in ("/room/lobby", "/host/lobby", "/console"):
+    for page in ("/room/lobby", "/host/lobby", "/console", "/agent", "/widget"):
         text = get(site, page).body.decode()
         assert "modulepreload" not in (FOLDER / f"{page.split('/')[1]}.html").read_text()
         [entry] = re.findall(r'type="module" src="([^"]+)"', text)
@@ -118,6 +118,7 @@ def test_pages_keep_their_budgets(files: PageFiles) -> None:
     site = site_of(files)
     for page, sent_budget, read_budget in (
         ("/room/lobby", 130_000, 320_000), ("/host/lobby", 110_000, 270_000), ("/console", 80_000, 200_000),
+        ("/agent", 80_000, 215_000), ("/widget", 75_000, 200_000),
     ):  # fmt: skip
         text = get(site, page).body.decode()
         addresses = {page, *re.findall(r'(?:href|src)="(/pages/[^"]+)"', text)}
@@ -142,6 +143,26 @@ def test_headers_are_the_same_on_every_answer(files: PageFiles) -> None:
     policy = dict(get(site, asset).headers)["Content-Security-Policy"]
     assert "img-src 'self' https://img.example.com https://*.img.example.com;" in policy
     assert "connect-src 'self' wss://live.example.com;" in policy
+
+
+def test_shops_that_are_named_hold_the_widget_in_a_frame_and_any_page_loads_its_script(files: PageFiles) -> None:
+    def policy(site: PageSite, path: str) -> str:
+        return dict(get(site, path).headers)["Content-Security-Policy"]
+
+    assert "frame-ancestors 'none';" in policy(site_of(files), "/widget")
+    shops = ("https://shop.example.com", "https://other.example")
+    site = site_of(files, widget_origins=shops)
+    assert f"frame-ancestors {' '.join(shops)};" in policy(site, "/widget")
+    for path in ("/agent", "/console", "/room/lobby", next(iter(files.assets))):
+        assert "frame-ancestors 'none';" in policy(site, path)
+    script = get(site, "/widget.js")
+    headers = dict(script.headers)
+    assert headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+    assert (headers["Cache-Control"], headers["Content-Type"]) == ("no-cache", "text/javascript; charset=utf-8")
+    assert len(script.body) < 4096
+    console = PageSite(files, PagesConfig(), frozenset({"console"}), development=False)
+    for path in ("/widget", "/widget.js", "/agent"):
+        assert console.answer("GET", path, {}) is None
 
 
 def test_a_text_is_compressed_for_who_takes_it(files: PageFiles, tmp_path: Path) -> None:
@@ -231,7 +252,7 @@ def test_settings_stand_in_the_page_and_cannot_leave_their_attribute(files: Page
     assert b'"><script>' not in body
     assert settings_in(body) == {
         "development": True, "viewers": "", "asks_platform": False, "link_hosts": ["shop.example.com", '"><script>'],
-        "image_hosts": [],
+        "image_hosts": [], "widget_origins": [],
     }  # fmt: skip
 
 
@@ -245,6 +266,11 @@ def test_pages_hold_no_inline_script_or_style_and_no_other_address() -> None:
 def test_a_wrong_origin_is_refused_by_its_name(origin: str) -> None:
     with pytest.raises(ConfigError, match=r"pages\.public_origin"):
         load(None, {}, {"pages": {"public_origin": origin}})
+
+
+def test_a_wrong_origin_of_a_shop_is_refused_by_its_name() -> None:
+    with pytest.raises(ConfigError, match=r"pages\.widget_origins"):
+        load(None, {}, {"pages": {"widget_origins": ["https://shop.example.com/x"]}})
 
 
 @pytest.mark.parametrize("host", ["https://img.example.com", "*.example.com", "img.example.com/x", "IMG.example.com"])

@@ -13,11 +13,14 @@ function tokenOfAddress() {
   return token;
 }
 
-/** Returns {client, given}: `given` says whether a token came with the address; without one development mode gives one. */
-export function openSession({ role, user = "", agent }) {
+/** Returns {client, given}: `given` says whether a token came with the address; without one development mode gives one.
+ * `ask`: asks the page around this one for a token, "" = it has none. */
+export function openSession({ role, user = "", agent, ask = null }) {
   const given = tokenOfAddress(), { development } = brokerSettings();
   let name = user;
-  const token = given || !development ? given || undefined : async () => {
+  const token = given || (!development && !ask) ? given || undefined : async () => {
+    const asked = ask ? await ask() : "";
+    if (asked || !development) return asked;
     const query = new URLSearchParams(name ? { role, user: name } : { role });
     const answer = await fetch(`/pages/token?${query}`, { cache: "no-store" });
     if (!answer.ok) throw new Error(`no token: ${answer.status}`);

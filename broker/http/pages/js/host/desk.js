@@ -1,6 +1,7 @@
 // The desk's link: one room, what it is now (read again when it says that it has changed), and the calls of the person.
 import { NoAnswerError, RequestError, openSession } from "../base/session.js";
-import { has, t } from "../base/strings.js";
+import { textOf } from "../base/errors.js";
+import { t } from "../base/strings.js";
 import { Activities, Money, Questions } from "./view.js";
 
 const DIRECTING = new Set(["host", "assistant", "app"]);
@@ -13,16 +14,6 @@ const CHANGES = {
 };
 const OWN_MS = 5000, AGAIN_MS = 1000;
 const KEYED = new Set(["packets.create", "rains.create", "coupons.create"]);
-
-/** What went wrong, in words of the page. */
-export function textOf(error) {
-  if (error instanceof NoAnswerError) return t(error.sent ? "error.unsure" : "error.not-sent");
-  if (error instanceof RequestError) {
-    const key = `error.${String(error.error).toLowerCase()}`;
-    return [has(key) ? t(key) : String(error.error), [error.field, error.message].filter(Boolean).join(": ")].filter(Boolean).join(" \u2013 ");
-  }
-  return error.message;
-}
 
 export class Desk {
   /** `onChange(what)`: "link", "room", "shelf", "activities", "mic", "modes", "numbers", "questions"; ("elsewhere", {what,
