@@ -124,3 +124,26 @@ def test_a_key_that_has_ended_leads_to_the_log_in_from_every_section(api: Api, p
         page.evaluate("document.querySelector('#login').requestSubmit()")
         page.locator("#nav [data-key=config]").wait_for()
     page.errors.clear()
+
+
+def test_a_report_has_a_name_for_each_figure_in_both_languages(broker: PageBroker, page: Any) -> None:
+    broker.call("rooms.open", room=ROOM, title="States")
+    page.goto(f"{broker.api}/console?lang=zh#reports/{ROOM}")
+    page.locator("#page .pairs dt").nth(20).wait_for()
+    names = page.locator("#page .pairs dt").all_inner_texts()
+    english = [name for name in names if name[:1].isascii()]
+    assert english == []
+    page.goto("about:blank")
+    page.goto(f"{broker.api}/console?lang=en#reports/{ROOM}")
+    page.locator("#page .pairs dt").nth(20).wait_for()
+    assert all("_" not in name.split(" ")[0] for name in page.locator("#page .pairs dt").all_inner_texts())
+
+
+def test_what_stands_in_an_empty_table_is_seen_on_a_phone(broker: PageBroker, page: Any) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(f"{broker.api}/console?lang=en#tenants")
+    nothing = page.locator("#page .empty-row", has_text="No tenants are configured")
+    nothing.wait_for()
+    box = nothing.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 360

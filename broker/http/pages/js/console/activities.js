@@ -43,7 +43,7 @@ export function activities({ api, problem, argument: room }) {
 
 function shown(name, value) {
   if (name.endsWith("_cents")) return money(value);
-  if (name.endsWith("_at_ms") || name === "deadline_ms") return value ? time(value) : "–";
+  if (/(^|_)at_ms$|^deadline_ms$/.test(name)) return value ? time(value) : "–";
   if (name.endsWith("_ms")) return duration(value / 1000);
   if (typeof value === "number") return number(value);
   return typeof value === "boolean" ? t(value ? "yes" : "no") : value;

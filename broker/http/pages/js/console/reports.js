@@ -1,6 +1,6 @@
 // Reports: what a show was, folded from the ledger; sums and series as they come, and the file to keep.
 import { el } from "../base/dom.js";
-import { dateTime, decimal, money, number, t } from "../base/strings.js";
+import { dateTime, decimal, has, money, number, t, time } from "../base/strings.js";
 import { chartText, lines } from "../charts/lines.js";
 import { form } from "../parts/form.js";
 import { loading } from "../parts/table.js";
@@ -18,7 +18,7 @@ export function reports({ api, problem, argument: room }) {
     const found = await load(() => api.call("rooms.report", { room }));
     if (!found) return;
     report = found.report;
-    page.replaceChildren(...Object.entries(report).filter(([, value]) => value && typeof value === "object" && !Array.isArray(value)).map(([name, value]) => card(word("re", name), pairs(flat(value)))),
+    page.replaceChildren(...Object.entries(report).filter(([, value]) => value && typeof value === "object" && !Array.isArray(value)).map(([name, value]) => card(nameOf(name), pairs(flat(value)))),
       card(t("re.file"), el("div.plain-list", {}, button(t("re.save"), save))));
     drawChart();
   }
@@ -28,7 +28,8 @@ export function reports({ api, problem, argument: room }) {
     graph.hidden = !points;
     if (!points) return;
     const series = [{ name: t("col.online"), token: "--info", data: points }];
-    lines(chart, series, { span: report.from_ms ? dateTime(report.from_ms) : "", now: report.to_ms ? dateTime(report.to_ms) : "" });
+    const at = new Date(report.from_ms).toDateString() === new Date(report.to_ms).toDateString() ? time : dateTime; // two dates do not fit under a phone's chart
+    lines(chart, series, { span: report.from_ms ? at(report.from_ms) : "", now: report.to_ms ? at(report.to_ms) : "" });
     chart.setAttribute("aria-label", chartText(series));
   }
 
@@ -46,6 +47,9 @@ export function reports({ api, problem, argument: room }) {
   return { nodes: [head("reports", room && el("span.chip.mono", {}, room)), place, el("article.card", {}, find.node), graph, page], close: () => removeEventListener("resize", redraw) };
 }
 
+/** Name of a figure in the page's language: lanes and accounts are called as everywhere. */
+const nameOf = (name) => word(["lane", "account"].find((subject) => !has(`re.${name}`) && has(`${subject}.${name}`)) ?? "re", name);
+
 /** Points of the audience: the first array of arrays of numbers below `audience`. */
 function seriesOf(report) {
   const found = Object.values(report?.audience ?? {}).find((value) => Array.isArray(value) && value.length > 1 && (typeof value[0] === "number" || Array.isArray(value[0])));
@@ -55,7 +59,7 @@ function seriesOf(report) {
 function flat(value, prefix = "") {
   const rows = [];
   for (const [name, each] of Object.entries(value)) {
-    const label = prefix ? `${prefix} ${word("re", name)}` : word("re", name);
+    const label = prefix ? `${prefix} ${nameOf(name)}` : nameOf(name);
     if (each === null || Array.isArray(each)) { if (Array.isArray(each) && each.length && typeof each[0] !== "object") rows.push([label, number(each.length)]); continue; }
     if (typeof each === "object") rows.push(...flat(each, label));
     else rows.push([label, name.endsWith("_cents") ? money(each) : name.endsWith("_ms") && each > 10 ** 11 ? dateTime(each) : name.endsWith("_ms") ? `${decimal(each / 1000, 1)} s` : typeof each === "number" ? number(each) : String(each)]);
