@@ -416,6 +416,8 @@ def _address(request: Request) -> str:
 
 def _is_of_this_machine(request: Request) -> bool:
     headers = request.headers
+    if headers.get("sec-fetch-site") == "cross-site":  # a picture or a script of another site has no Origin
+        return False
     origin = headers.get("origin")
     forwarded = [[each.encode("latin-1") for each in headers.getlist(name.decode())] for name in FORWARDED_HEADERS]
     return is_of_this_machine(

@@ -277,6 +277,7 @@ async def test_development_mode_serves_this_machine_only() -> None:
         for headers in (
             {"Host": "evil.example"},
             {"Origin": "https://evil.example"},
+            {"Sec-Fetch-Site": "cross-site"},
             {"X-Forwarded-For": "203.0.113.7"},
             {"Forwarded": "for=203.0.113.7"},
         ):
