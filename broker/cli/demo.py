@@ -21,6 +21,7 @@ from broker.telemetry.logs import configure
 if TYPE_CHECKING:
     from broker.demo.runner import DemoResult, Runner
     from broker.demo.screen import Snapshot
+    from broker.demo.shop import ShopDemo
 
 __all__ = ["demo", "run_demo"]
 
@@ -31,7 +32,17 @@ LINE_S = 2.0
 
 @click.command("demo")
 @click.option(
-    "--seconds", type=click.FloatRange(min=3, max=3600), default=120, show_default=True, help="Length of the demo."
+    "--scene",
+    type=click.Choice(["room", "shop"]),
+    default="room",
+    show_default=True,
+    help="A busy room, or the service desk of a shop over a day.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=3, max=3600),
+    default=None,
+    help="Length of the demo.  [default: 120, of a shop 180]",
 )
 @click.option(
     "--viewers", type=click.IntRange(min=20, max=5000), default=300, show_default=True, help="Clients in the room."
@@ -39,7 +50,7 @@ LINE_S = 2.0
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON line on standard output; no screen.")
 @click.option("--stay", is_flag=True, help="Begin anew after the last phase, until Ctrl-C: time to look at the pages.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the messages and their times.")
-def demo(seconds: float, viewers: int, as_json: bool, stay: bool, seed: int) -> None:
+def demo(scene: str, seconds: float | None, viewers: int, as_json: bool, stay: bool, seed: int) -> None:
     """Run a broker with a busy room: quiet, flood, gift storm, a stalled viewer, a reconnect wave, and a shop.
 
     All viewers are real clients on real sockets, over TCP and WebSocket. At the end the broker's accounts are compared
@@ -47,10 +58,16 @@ def demo(seconds: float, viewers: int, as_json: bool, stay: bool, seed: int) -> 
 
     It prints three addresses for a browser: the live room, the host desk and the console. What a person does there
     is in no account of the demo, so after a visit nothing is compared.
+
+    Scene shop: 200 buyers ask the service desk, a bot answers first and 8 agents do the rest, one of them loses its
+    link; at the end each question must have one answer, and receipts must have come in order.
     """
     configure(LogConfig(level="error", format="text"))
     try:
-        result = trio.run(run_demo, seconds, viewers, seed, not as_json and _can_draw(), stay)
+        if scene == "shop":
+            _shop(seconds or 180, as_json, seed)
+            return
+        result = trio.run(run_demo, seconds or 120, viewers, seed, not as_json and _can_draw(), stay)
     except BaseExceptionGroup as group:
         slow, others = group.split(trio.TooSlowError)
         if slow is None or others is not None:
@@ -67,6 +84,42 @@ def demo(seconds: float, viewers: int, as_json: bool, stay: bool, seed: int) -> 
         _summarize(result)
     if not (result.balanced and result.reconciled):
         raise SystemExit(1)
+
+
+def _shop(seconds: float, as_json: bool, seed: int) -> None:
+    """Run the scene of a shop; exit status 1 where something is not as it must be, 130 where it was interrupted."""
+    from broker.demo.shop import ShopDemo, ShopResult
+
+    scene = ShopDemo(seconds, seed=seed)
+
+    async def run() -> ShopResult:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_print_shop, scene)
+            found = await scene.run()
+            nursery.cancel_scope.cancel()
+        return found
+
+    try:
+        result = trio.run(run)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    if as_json:
+        click.echo(json.dumps(result.to_json(), ensure_ascii=False))
+    else:
+        click.echo(f"{result.questions} questions, {result.answers} answers, {result.by_bot} of them by the bot")
+        click.echo(f"{result.transfers} handed over, {result.ratings} rated, in {result.seconds} s")
+        for line in result.differences:
+            click.echo(f"DIFFERENT: {line}")
+        if not result.differences:
+            click.echo("each question has one answer, each message came once, receipts came in order")
+    if result.differences:
+        raise SystemExit(1)
+
+
+async def _print_shop(scene: ShopDemo) -> None:
+    while True:
+        await trio.sleep(LINE_S)
+        click.echo(scene.progress, err=True)
 
 
 def _can_draw() -> bool:
