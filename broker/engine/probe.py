@@ -17,11 +17,11 @@ from broker.engine.redis import RedisSettings
 from broker.engine.redis_records import RedisNames
 from broker.engine.scripts import all_scripts
 
-__all__ = ["UNREACHABLE", "ServerFinding", "probe_server"]
+__all__ = ["RIGHTS", "UNREACHABLE", "ServerFinding", "probe_server"]
 
 UNREACHABLE = "engine connection"
 """Name of the finding that the server does not answer."""
-RIGHTS = "~{0}* &{0}* +@read +@write +@pubsub +@scripting +@connection -@dangerous +info +wait +time"
+RIGHTS = "~{0}* &{0}* +@read +@write +@pubsub +@scripting +@connection -@dangerous +info +wait +time +config|get"
 """Rights of an ACL user that are enough, for a prefix."""
 _Ask = Callable[..., Awaitable[list[Reply]]]
 
@@ -93,6 +93,9 @@ async def _examine(stream: trio.abc.Stream, settings: RedisSettings, found: list
     lack = durability_problem(facts, settings.durability)
     if lack is None and not facts.has_aof:
         remedy = "appendonly yes in redis.conf, or `redis-cli CONFIG SET appendonly yes`"
+        found.append(ServerFinding("engine durability", promise, remedy))
+    elif lack is None and not facts.fsync and settings.durability != "any":
+        remedy = f"engine.durability = {settings.durability} cannot be checked: give the user +config|get"
         found.append(ServerFinding("engine durability", promise, remedy))
     else:
         found.append(

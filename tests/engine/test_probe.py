@@ -10,7 +10,7 @@ from broker.config.engine import EngineConfig
 from broker.config.redis_url import parse_url
 from broker.engine.configured import engine_of, redis_settings
 from broker.engine.durability import durability_problem, facts_of, server_problem
-from broker.engine.probe import UNREACHABLE, ServerFinding, probe_server
+from broker.engine.probe import RIGHTS, UNREACHABLE, ServerFinding, probe_server
 from broker.engine.redis import RedisSettings
 from tests.support.redis_server import PATIENT, redis_server
 
@@ -94,6 +94,19 @@ async def test_a_server_that_keeps_nothing_is_said_and_prevents_only_where_more_
         assert prevents(await probe_server(RedisSettings(server.url, durability="everysec", links=PATIENT))) == [
             "engine durability"
         ]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("may_see", [False, True])
+async def test_a_durability_that_the_user_may_not_see_is_said(may_see: bool) -> None:
+    async with redis_server("--appendonly", "yes", "--appendfsync", "always") as server:
+        rights = RIGHTS.format("rc:").split()
+        await server.ask("ACL", "SETUSER", "roomcast", "on", ">secret", *(rights if may_see else rights[:-1]))
+        url = server.url._replace(user="roomcast", password="secret")
+        found = await probe_server(RedisSettings(url, durability="always", links=PATIENT))
+        assert prevents(found) == []
+        assert [finding.name for finding in found if finding.remedy] == ([] if may_see else ["engine durability"])
+        assert ("+config|get" in found[1].remedy) is not may_see
 
 
 @pytest.mark.integration
