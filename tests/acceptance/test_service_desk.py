@@ -251,3 +251,42 @@ async def test_traditional_customer_service_system(directory: Path) -> None:
             assert of[id][0] == "desk.opened"
             assert of[id][-1] == "desk.resolved"
             assert revisions[id] == sorted(revisions[id])
+
+
+async def test_agora_conversational_ai(directory: Path) -> None:
+    """An answer in parts becomes one message, and a further question stops it; the bot takes the first line of more
+    customers than there are people for, and what it gives up reaches a person when one is free."""
+    async with (
+        platform(directory, **UNLIMITED) as shop,
+        audience(shop.broker, ["helper", "amy"], reads_directs=True) as (bot, amy),
+        audience(shop.broker, [f"u{number}" for number in range(8)], reads_directs=True) as buyers,
+    ):
+        await set_up(shop, bot="helper", bot_ms=60_000)
+        await shop.call("desk.set_agent", user="amy", capacity=1)
+        await go_online(amy)
+        opened = [await ask(buyer) for buyer in buyers]
+        assert {view.agent for view in opened} == {"helper"}
+        ann, bob, *_ = buyers
+        streams = []
+        for view in opened[:2]:
+            started = await bot.client.call("desk.start_stream", conversation=view.id, epoch=view.epoch)
+            streams.append({"conversation": view.id, "stream": started.stream})
+        for text in ("It comes", " today."):
+            await bot.client.call("desk.append", **streams[0], text=text)
+        await bot.client.call("desk.end_stream", **streams[0], key="e-1")
+        await eventually(lambda: texts(ann, opened[0].id) == ["It comes today."])
+        await bot.client.call("desk.append", **streams[1], text="Long ago, when")
+        await bob.client.call("desk.ask", conversation=opened[1].id, text="A person, please.", key="q-2")
+        with pytest.raises(CallRefused) as late:
+            await bot.client.call("desk.append", **streams[1], text=" the shop began")
+        assert late.value.code == ErrorCode.OUT_OF_STATE
+        # Two are given up: the one agent, who has room for one, gets the second one after the first.
+        for view in opened[1:3]:
+            await bot.client.call("desk.transfer", conversation=view.id, epoch=view.epoch)
+        for view in opened[1:3]:
+            await eventually(lambda view=view: view.id in views(amy) and views(amy)[view.id].agent == "amy")  # type: ignore[misc]
+            epoch = views(amy)[view.id].epoch
+            await amy.client.call("desk.answer", conversation=view.id, epoch=epoch, text="Here I am.", key=view.id)
+            await amy.client.call("desk.resolve", conversation=view.id, epoch=epoch)
+        figures = await shop.call("desk.statistics")
+        assert (figures["with_bot"], figures["queued"], figures["resolved"]) == (6, 0, 2)

@@ -133,6 +133,25 @@ def test_what_waits_is_listed_and_a_supervisor_takes_it(broker: PageBroker, brow
         wait_until(lambda: [view["state"] for view in views(broker, customer="cem")] == ["resolved"])
 
 
+def test_an_answer_in_parts_grows_in_one_line(broker: PageBroker, browser: Any) -> None:
+    broker.call("desk.configure", topics=[{"name": "bot", "bot": "helper"}], bot_ms=3_600_000)
+    with pages(browser, "phone") as (eve,):
+        eve.goto(f"{broker.viewers}/widget?lang=en&user=eve&topic=bot")
+        eve.get_by_label("Your question").fill("Where is it?")
+        eve.keyboard.press("Enter")
+        wait_until(lambda: len(views(broker, customer="eve")) == 1)
+        (view,) = views(broker, customer="eve")
+        at = {"conversation": view["id"], "as_user": "helper"}
+        eve.locator("#log .line.own[data-offset]").wait_for()
+        at["stream"] = broker.call("desk.start_stream", epoch=view["epoch"], **at)["stream"]
+        for text, whole in (("It comes", "It comes"), (f" {MARKUP}", f"It comes {MARKUP}")):
+            broker.call("desk.append", text=text, **at)
+            eve.locator("#log .streaming", has_text=whole).wait_for()
+        broker.call("desk.end_stream", idempotency_key="end", **at)
+        eve.locator("#log .line[data-offset]", has_text=f"It comes {MARKUP}").wait_for()
+        assert eve.locator("#log .streaming").count() == 0
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_both_are_readable_and_named_at_every_size(broker: PageBroker, browser: Any, size: str) -> None:
     desk(broker)

@@ -84,11 +84,12 @@ function onEvent({ event, id, data }) {
 
 /** A piece of an answer that streams: pieces come in order; after a gap the message itself is waited for. */
 function grow({ stream: id, seq, text, ended }) {
-  if (stream?.id !== id) stream = { id, next: seq, text: "" };
+  if (ended) { log.endGrowing(); return; }
+  if (stream?.id !== id) stream = { id, next: 1, text: "" };
   if (seq !== stream.next) return;
   stream.next += 1;
   stream.text += text;
-  if (ended) log.endGrowing(); else log.grow(stream.text);
+  log.grow(stream.text);
 }
 
 function seen() {
