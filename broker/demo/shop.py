@@ -220,7 +220,7 @@ class ShopDemo:
                 if name != "desk.asked":
                     return
                 if data.text == THANKS:
-                    await _call(client, "desk.resolve", conversation=id, epoch=data.epoch)
+                    await _call(client, "desk.resolve", conversation=id, epoch=data.epoch, read=data.offset)
                 elif data.text in SIMPLE:
                     await self._answer(client, BOT, id, data.epoch, data.offset, "Yes, see the page.")
                 else:
@@ -270,7 +270,7 @@ class ShopDemo:
                 last = max(each.offset for each in details.messages)
                 await _call(client, "conversations.report_position", conversation=view.id, delivered=last, read=last)
                 if any(each.text == THANKS for each in details.messages):
-                    await _call(client, "desk.resolve", conversation=view.id, epoch=view.epoch)
+                    await _call(client, "desk.resolve", conversation=view.id, epoch=view.epoch, read=last)
             await trio.sleep(LOOK_S)
 
     async def _answer(self, client: Client, by: str, id: str, epoch: int, offset: int, text: str) -> bool:

@@ -357,12 +357,18 @@ async def _take_over(parts: Parts, caller: Caller, request: TakeOverDesk) -> Des
 
 async def _resolve(parts: Parts, caller: Caller, request: ResolveDesk) -> DeskView:
     desk, user = find_desk(parts, caller), actor(caller, request.as_user)
-    id, epoch = request.conversation, request.epoch
+    id = request.conversation
     holder_row(parts, caller, desk, id, user)
+    conversation = find_conversation(parts, caller, id)
+
+    def decide(now_ms: int) -> DeskConversation:
+        after = desk.core.resolve(id, user, request.epoch, now_ms)
+        if conversation.next > request.read + 1:
+            raise stale("read", "is before the last message")
+        return after
+
     try:
-        row = await written(
-            required(parts.desks).change(desk, id, lambda now_ms: desk.core.resolve(id, user, epoch, now_ms))
-        )
+        row = await written(required(parts.desks).change(desk, id, decide))
     except Stale:
         raise stale() from None
     return _seen(desk, row, caller)

@@ -298,10 +298,15 @@ class TakeOverDesk(NamedTuple):
 
 
 class ResolveDesk(NamedTuple):
-    """End a conversation that the caller holds."""
+    """End a conversation that the caller holds.
+
+    ``read``: offset of the last message that the caller has read; STALE where a later one has come, which nobody would
+    answer.
+    """
 
     conversation: str
     epoch: int
+    read: int
     as_user: str | None = None
 
 
@@ -472,10 +477,10 @@ ROWS: tuple[OperationRow, ...] = (
         scope=None, roles=LOGGED_IN, durable=True, errors=_HELD, example=(TakeOverDesk(_ID), EXAMPLE),
     ),
     row(
-        672, "desk.resolve", ResolveDesk, (conversation_id, _count, _as_user), DeskView, desk_view,
+        672, "desk.resolve", ResolveDesk, (conversation_id, _count, _count, _as_user), DeskView, desk_view,
         "End a conversation of the service desk.",
         scope=Scope.DIRECTS_WRITE, roles=LOGGED_IN, durable=True, errors=_HELD, backend_rate=_BACKEND_RATE,
-        example=(ResolveDesk(_ID, 2), EXAMPLE._replace(agent="", epoch=3, revision=4)),
+        example=(ResolveDesk(_ID, 2, 5), EXAMPLE._replace(agent="", epoch=3, revision=4)),
     ),
     row(
         673, "desk.rate", RateDesk, (conversation_id, integer(1, MAX_RATING)), DeskView, desk_view,

@@ -229,8 +229,8 @@ async def test_traditional_customer_service_system(directory: Path) -> None:
             await eventually(lambda: all(id in views(amy) and views(amy)[id].agent == "amy" for id in ids))
             for id in ids:
                 epoch = views(amy)[id].epoch
-                await amy.client.call("desk.answer", conversation=id, epoch=epoch, text="Done.", key=id)
-                await amy.client.call("desk.resolve", conversation=id, epoch=epoch)
+                sent = await amy.client.call("desk.answer", conversation=id, epoch=epoch, text="Done.", key=id)
+                await amy.client.call("desk.resolve", conversation=id, epoch=epoch, read=sent.offset)
             for _ in range(10):
                 advance(60_000)
                 await trio.sleep(0.01)
@@ -286,7 +286,8 @@ async def test_agora_conversational_ai(directory: Path) -> None:
         for view in opened[1:3]:
             await eventually(lambda view=view: view.id in views(amy) and views(amy)[view.id].agent == "amy")  # type: ignore[misc]
             epoch = views(amy)[view.id].epoch
-            await amy.client.call("desk.answer", conversation=view.id, epoch=epoch, text="Here I am.", key=view.id)
-            await amy.client.call("desk.resolve", conversation=view.id, epoch=epoch)
+            at = {"conversation": view.id, "epoch": epoch}
+            sent = await amy.client.call("desk.answer", **at, text="Here I am.", key=view.id)
+            await amy.client.call("desk.resolve", **at, read=sent.offset)
         figures = await shop.call("desk.statistics")
         assert (figures["with_bot"], figures["queued"], figures["resolved"]) == (6, 0, 2)

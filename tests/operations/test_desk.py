@@ -57,7 +57,7 @@ async def test_a_question_reaches_an_agent_and_its_answer_the_customer(directory
             pass
         mine = (await do(broker, "amy", "desk.list")).items
         assert [each.id for each in mine] == [view.id]
-        resolved = await do(broker, "amy", "desk.resolve", conversation=view.id, epoch=seen["epoch"])
+        resolved = await do(broker, "amy", "desk.resolve", conversation=view.id, epoch=seen["epoch"], read=3)
         assert (resolved.state, resolved.agent) == (DeskState.RESOLVED, "")
         rated = await do(broker, "ann", "desk.rate", conversation=view.id, rating=4)
         assert rated.rating == 4
@@ -133,7 +133,7 @@ async def test_the_desk_survives_a_crash(tmp_path: Path) -> None:
             ErrorCode.KEY_REUSED, "key",
         )  # fmt: skip
         async with login(broker, "amy"):
-            await do(broker, "amy", "desk.resolve", conversation=held, epoch=view.epoch)
+            await do(broker, "amy", "desk.resolve", conversation=held, epoch=view.epoch, read=sent.offset)
             await settled(broker, waiting, DeskState.ASSIGNED, "amy")
 
 
@@ -211,12 +211,25 @@ async def test_alarms_are_raised_once_and_reported(directory: Path) -> None:
             await until(lambda: len(web.requests) == 1)
 
 
+async def test_a_question_that_comes_while_a_conversation_is_resolved_is_not_lost(directory: Path) -> None:
+    async with durable_broker(directory) as broker, login(broker, "amy"):
+        await configure(broker)
+        await add_agent(broker, "amy")
+        view = await settled(broker, (await opened(broker)).id, DeskState.ASSIGNED, "amy")
+        at: dict[str, Any] = {"conversation": view.id, "epoch": view.epoch}
+        asked = await do(broker, "ann", "desk.ask", "q2", conversation=view.id, text="And my refund?")
+        assert await refusal(broker, "amy", "desk.resolve", **at, read=1) == (ErrorCode.STALE, "read")
+        assert state_of(broker, view.id) == (DeskState.ASSIGNED, "amy")
+        resolved = await do(broker, "amy", "desk.resolve", **at, read=asked.offset)
+        assert resolved.state is DeskState.RESOLVED
+
+
 async def test_a_resolved_conversation_closes_and_leaves_nothing(directory: Path) -> None:
     async with durable_broker(directory) as broker, login(broker, "amy"):
         await configure(broker)
         await add_agent(broker, "amy")
         view = await settled(broker, (await opened(broker)).id, DeskState.ASSIGNED, "amy")
-        await do(broker, "amy", "desk.resolve", conversation=view.id, epoch=view.epoch)
+        await do(broker, "amy", "desk.resolve", conversation=view.id, epoch=view.epoch, read=1)
         await configure(broker, reopen_ms=1)
         await until(lambda: state_of(broker, view.id) is None)
         await until(lambda: broker.talk is not None and broker.talk.conversations.kept == 0)
@@ -260,7 +273,7 @@ async def test_what_the_ledger_cannot_take_changes_nothing(directory: Path) -> N
         view = await settled(broker, (await opened(broker)).id, DeskState.ASSIGNED, "amy")
         disk(broker).fault = disk_error("SQLITE_FULL")
         for operation, fields in (
-            ("desk.answer", {"epoch": view.epoch, "text": "x"}), ("desk.resolve", {"epoch": view.epoch}),
+            ("desk.answer", {"epoch": view.epoch, "text": "x"}), ("desk.resolve", {"epoch": view.epoch, "read": 1}),
             ("desk.tag", {"tags": ["a"]}),
         ):  # fmt: skip
             code, _ = await refusal(broker, "amy", operation, conversation=view.id, **fields)

@@ -208,9 +208,11 @@ class DeskCalls:
         result: DeskView = self._call("desk.take_over", TakeOverDesk(conversation), None, dry_run)
         return result
 
-    def resolve(self, *, conversation: str, epoch: int, as_user: str | None = None, dry_run: bool = False) -> DeskView:
+    def resolve(
+        self, *, conversation: str, epoch: int, read: int, as_user: str | None = None, dry_run: bool = False
+    ) -> DeskView:
         """End a conversation of the service desk. Scope: directs:write."""
-        result: DeskView = self._call("desk.resolve", ResolveDesk(conversation, epoch, as_user), None, dry_run)
+        result: DeskView = self._call("desk.resolve", ResolveDesk(conversation, epoch, read, as_user), None, dry_run)
         return result
 
     def rate(self, *, conversation: str, rating: int, dry_run: bool = False) -> DeskView:
@@ -433,10 +435,12 @@ class AsyncDeskCalls:
         return result
 
     async def resolve(
-        self, *, conversation: str, epoch: int, as_user: str | None = None, dry_run: bool = False
+        self, *, conversation: str, epoch: int, read: int, as_user: str | None = None, dry_run: bool = False
     ) -> DeskView:
         """End a conversation of the service desk. Scope: directs:write."""
-        result: DeskView = await self._call("desk.resolve", ResolveDesk(conversation, epoch, as_user), None, dry_run)
+        result: DeskView = await self._call(
+            "desk.resolve", ResolveDesk(conversation, epoch, read, as_user), None, dry_run
+        )
         return result
 
     async def rate(self, *, conversation: str, rating: int, dry_run: bool = False) -> DeskView:

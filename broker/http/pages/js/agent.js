@@ -123,7 +123,7 @@ async function answer(text) {
   await send();
 }
 
-const resolve = () => { const view = viewOf(); if (desk.isMine(view)) attempt(() => desk.change("desk.resolve", view, { epoch: view.epoch })).then((done) => { if (done) { toast(t("agent.resolved")); next(1); } }); };
+const resolve = () => { const view = viewOf(); if (desk.isMine(view)) attempt(() => desk.change("desk.resolve", view, { epoch: view.epoch, read: log.last })).then((done) => { if (done) { toast(t("agent.resolved")); next(1); } }); };
 function transfer() {
   const view = viewOf();
   if (!desk.isMine(view)) return;
