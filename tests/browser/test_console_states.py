@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.pages import PageBroker, wait_until
+from tests.support.pages import PageBroker, page_broker, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -60,6 +61,13 @@ class Api:
         for route in self.held:
             route.continue_()
         self.held.clear()
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageBroker]:
+    """A broker in which nothing waits: the one of the package has what other tests have left."""
+    with page_broker(tmp_path_factory.mktemp("states") / "data") as found:
+        yield found
 
 
 @pytest.fixture

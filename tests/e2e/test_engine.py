@@ -92,7 +92,7 @@ async def test_a_rain_and_a_sale_are_exact_when_their_owner_is_killed(
             )
             await shop.call(
                 "sales.create", room="live", id="s1", sku="x", stock=STOCK, price_cents=100, open_at_ms=now_ms,
-                close_at_ms=now_ms + 600_000, first_window_ms=0, window_ms=0, waiting_max=0,
+                close_at_ms=now_ms + 600_000, first_window_ms=0, window_ms=0, reserve_ms=600_000, waiting_max=0,
             )  # fmt: skip
         async with trio.open_nursery() as nursery:
             for number in range(15):

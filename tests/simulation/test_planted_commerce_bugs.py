@@ -64,7 +64,7 @@ def test_an_entry_that_is_answered_and_not_written_is_found(monkeypatch: Patch) 
 
 def test_a_prize_that_is_sent_again_after_a_restart_is_found(monkeypatch: Patch) -> None:
     forget_after_a_restart(monkeypatch, Lottery.kind, "prize")
-    assert "prizes received" in finds(range(5, 9), kills=0.3)
+    assert "prizes received" in finds(range(9, 13), kills=0.3)
 
 
 def test_a_draw_that_is_not_that_of_its_proof_is_found(monkeypatch: Patch) -> None:
