@@ -83,9 +83,10 @@ export async function enter(joining = join()) {
   try {
     ({ room, snapshot } = await joining);
   } catch (error) {
-    parts.state.fail(error);
+    const willRetry = PASSING.has(error.error);
+    parts.state.fail(error, willRetry);
     drawState();
-    if (PASSING.has(error.error)) againTimer = setTimeout(() => enter(), Math.max(BUSY_MS, error.retryAfterMs) * (1 + Math.random()));
+    if (willRetry) againTimer = setTimeout(() => enter(), Math.max(BUSY_MS, error.retryAfterMs) * (1 + Math.random()));
     else if (parts.state.isEnded) enterLater();
     return;
   }

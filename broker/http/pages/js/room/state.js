@@ -8,7 +8,7 @@ const FINAL = new Set(["room_ended", "kicked", "banned", "not_granted", "replace
 
 export function pageState() {
   const startedAt = performance.now();
-  let link = { state: "connecting" }, downAt = null, retryAt = 0, problem = null, left = null, wasJoined = false, said = "", rtt = null;
+  let link = { state: "connecting" }, downAt = null, retryAt = 0, problem = null, left = null, isPassing = false, wasJoined = false, said = "", rtt = null;
 
   function now(room) {
     if (problem) return "error";
@@ -26,10 +26,10 @@ export function pageState() {
     document.body.dataset.state = state;
     $("#veil").hidden = !hasVeil;
     if (hasVeil) {
-      setText($("#veil-title"), t(`${state}.title`));
+      setText($("#veil-title"), t(state === "error" && isPassing ? "error.busy" : `${state}.title`));
       setText($("#veil-text"), state === "error" ? t("error.text", reasonAndCode()) : t(`${state}.text`, { likes }));
     }
-    $("#veil-try").hidden = state !== "error" && state !== "ended";
+    $("#veil-try").hidden = state === "error" ? isPassing : state !== "ended";
     const [tone, words] = chip(state, isSlow);
     $("#link").className = `chip ${tone}`;
     setText($("#link-word"), words);
@@ -57,14 +57,15 @@ export function pageState() {
   return {
     draw,
     joined() { wasJoined = true; downAt = null; left = null; problem = null; },
-    fail(error) { if (error.error === "room_ended") left = "room_ended"; else problem = error; },
+    /** A JOIN was refused; `willRetry`: for now, and the page asks again by itself. */
+    fail(error, willRetry) { isPassing = willRetry; if (error.error === "room_ended") left = "room_ended"; else problem = error; },
     get isEnded() { return left === "room_ended"; },
     leave(reason) { left = reason; },
     link(next, rttMs) {
       link = next; rtt = rttMs;
       if (next.retryInMs) retryAt = performance.now() + next.retryInMs;
       if (next.state === "open") downAt = null; else downAt ??= performance.now();
-      if (next.state === "closed") problem ??= { code: next.code, reason: next.reason };
+      if (next.state === "closed") { isPassing = false; problem ??= { code: next.code, reason: next.reason }; }
     },
   };
 }
