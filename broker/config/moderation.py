@@ -67,8 +67,9 @@ class HintConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Words or phrases, with | between two: they are found as the words of lists are."""
     template: Annotated[str, Meta(min_length=1, max_length=100)]
     """The hint; {name} is who wrote the message, and {word} the word."""
-    target: Literal["staff", "room"] = "staff"
-    """Whom it is for: staff = the staff of the room alone, room = all members, as a danmaku of bot_user."""
+    target: Literal["staff", "room", "agent"] = "staff"
+    """Whom it is for: staff = the staff of the room alone, room = all members, as a danmaku of bot_user,
+    agent = agents of the service desk, whose topics rooms names."""
     rooms: Annotated[str, Meta(min_length=1, max_length=65)] = "*"
     """Rooms in which it holds: a name, or the beginning of one with a * at the end."""
     cooldown_s: Annotated[int, Meta(ge=1, le=86_400)] = 60

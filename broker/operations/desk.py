@@ -33,12 +33,14 @@ from protocol.codes import ErrorCode
 from protocol.frames import pack_body
 from protocol.operations.conversations import SentMessage
 from protocol.operations.desk import (
+    MAX_DESK_HINTS,
     AgentView,
     AgentViews,
     AnswerDesk,
     AskDesk,
     ConfigureDesk,
     DeskDetails,
+    DeskHint,
     DeskSettings,
     DeskStatistics,
     DeskTopic,
@@ -424,7 +426,13 @@ async def _get(parts: Parts, caller: Caller, request: GetDesk) -> DeskDetails:
         conversation: Conversation = find_conversation(parts, caller, row.id)
         history = required(parts.conversations).history(conversation, None, 0, conversation.next, request.messages)
         messages = fitting((await read(history))[0][::-1])[::-1]
-    return DeskDetails(_seen(desk, row, caller), tuple(messages))
+    hints = []
+    if caller.is_backend or caller.id in desk.agents:
+        found = parts.hub.hints.for_agents
+        for each in messages:
+            if each.user == row.customer and each.text:
+                hints += [DeskHint(each.offset, *hint) for hint in found(desk.tenant, row.topic, each.name, each.text)]
+    return DeskDetails(_seen(desk, row, caller), tuple(messages), tuple(hints[-MAX_DESK_HINTS:]))
 
 
 def _statistics(parts: Parts, caller: Caller, request: GetDeskStatistics) -> DeskStatistics:

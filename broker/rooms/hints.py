@@ -177,7 +177,7 @@ class RoomHints:
             if entry.type not in _TEXTS or plain_name(entry.user_id) == self._bot_user:
                 continue
             for rule, word in rules.found(name, entry.payload[0], now_ms):
-                if not self._cooldowns.try_begin(room, rule, now):
+                if rule.target is HintTarget.AGENT or not self._cooldowns.try_begin(room, rule, now):
                     continue
                 text = filled(rule.template, entry.name, word)
                 if rule.target is HintTarget.STAFF:
@@ -186,6 +186,17 @@ class RoomHints:
                     publisher.push_counter(("moderation", f"hint {rule.id}"), RoomEvent("moderation.hint", hint))
                 else:
                     self._reply(post, text, now)
+
+    def for_agents(self, tenant: str, topic: str, name: str, text: str) -> list[tuple[str, str, str]]:
+        """Return the hints for agents of the service desk that a customer's message gives: rule, hint and word."""
+        rules = self._sets.get(tenant)
+        if rules is None:
+            return []
+        return [
+            (rule.id, filled(rule.template, name, word), word)
+            for rule, word in rules.found(topic, text, self._unix_ms())
+            if rule.target is HintTarget.AGENT
+        ]
 
     def _reply(self, post: Callable[[Member, int, Post, float], None], text: str, now: float) -> None:
         """Post a reply as the bot."""

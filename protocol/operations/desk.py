@@ -52,6 +52,7 @@ from .rows import (
 )
 
 __all__ = [
+    "MAX_DESK_HINTS",
     "ROWS",
     "AgentView",
     "AgentViews",
@@ -59,6 +60,7 @@ __all__ = [
     "AskDesk",
     "ConfigureDesk",
     "DeskDetails",
+    "DeskHint",
     "DeskSettings",
     "DeskStatistics",
     "DeskTopic",
@@ -84,6 +86,8 @@ __all__ = [
 
 MAX_TOPICS = 50
 MAX_SKILLS = 20
+MAX_DESK_HINTS = 20
+"""Hints that one answer holds, the last ones."""
 MAX_WINDOWS = 50
 MAX_TIME_MS = 30 * 86_400_000
 _WEEK_MINUTES = 7 * 24 * 60
@@ -273,11 +277,23 @@ class GetDesk(NamedTuple):
     messages: int = 20
 
 
+class DeskHint(NamedTuple):
+    """A keyword hint for an agent (``moderation.put_hint``, target ``agent``). ``offset``: of the customer's message;
+    ``rule``: its id; ``text``: the hint; ``word``: what was found."""
+
+    offset: int
+    rule: str
+    text: str
+    word: str
+
+
 class DeskDetails(NamedTuple):
-    """A conversation and its last messages, the oldest first."""
+    """A conversation and its last messages, the oldest first; ``hints`` that the customer's among them give, for agents
+    and the platform alone."""
 
     desk: DeskView
     messages: tuple[ConversationMessage, ...]
+    hints: tuple[DeskHint, ...] = ()
 
 
 class TransferDesk(NamedTuple):
@@ -357,6 +373,7 @@ class DeskStatistics(NamedTuple):
 
 
 _count = integer(0)
+_hint = record(DeskHint, (_count, text(1, 32), text(1, 512), text(1, 64)))
 _time_ms = integer(0, MAX_TIME_MS)
 _some_ms = integer(1, MAX_TIME_MS)
 _skills = array_of(text(1, 32), MAX_SKILLS)
@@ -456,12 +473,15 @@ ROWS: tuple[OperationRow, ...] = (
     ),
     row(
         669, "desk.get", GetDesk, (conversation_id, integer(0, 50)), DeskDetails,
-        record(DeskDetails, (desk_view, array_of(shown_message, 50))),
+        record(DeskDetails, (desk_view, array_of(shown_message, 50), array_of(_hint, MAX_DESK_HINTS))),
         "Return a conversation of the service desk with its last messages.",
         scope=Scope.MODERATION_READ, roles=LOGGED_IN, changes=False, errors=_KNOWN,
         example=(
             GetDesk(_ID),
-            DeskDetails(EXAMPLE, (ConversationMessage(1, "ann", "Ann", EXAMPLE.started_at_ms, "Where is my parcel?"),)),
+            DeskDetails(
+                EXAMPLE, (ConversationMessage(1, "ann", "Ann", EXAMPLE.started_at_ms, "Where is my parcel?"),),
+                (DeskHint(1, "parcel", "Say when it was sent", "parcel"),),
+            ),
         ),
     ),
     row(

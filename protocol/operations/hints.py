@@ -43,6 +43,8 @@ class HintTarget(IntEnum):
     """The staff of the room alone."""
     ROOM = 2
     """All members: the platform's bot posts it as a danmaku."""
+    AGENT = 3
+    """Agents of the service desk, where a customer writes the word: see ``desk.get``. ``rooms`` names topics then."""
 
 
 class HintRule(NamedTuple):

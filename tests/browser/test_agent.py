@@ -64,6 +64,8 @@ def pages(browser: Any, *sizes: str) -> Iterator[list[Any]]:
 
 def test_a_question_is_answered_transferred_resolved_and_rated(broker: PageBroker, browser: Any) -> None:
     desk(broker)
+    for word, text in (("Where", "Look at the parcel"), ("Hurry", "Say when it comes")):
+        broker.call("moderation.put_hint", id=word, words=word, template=text, target="agent", rooms="orders")
     with pages(browser, "desk", "desk", "phone") as (amy, ben, ann):
         for page, user in ((amy, "amy"), (ben, "ben")):
             page.goto(f"{broker.viewers}/agent?lang=en&user={user}")
@@ -78,7 +80,12 @@ def test_a_question_is_answered_transferred_resolved_and_rated(broker: PageBroke
         amy.locator("#log .line", has_text="Where is it?").wait_for()
         amy.locator(".facts", has_text="o-17").wait_for()
         amy.get_by_text("Said by the customer, not verified").wait_for()
+        amy.locator(".hints", has_text="Look at the parcel").wait_for()
         ann.get_by_text("You talk with").wait_for()
+        ann.get_by_label("Your question").fill("Hurry please")
+        ann.keyboard.press("Enter")
+        amy.locator(".hints", has_text="Say when it comes").wait_for()
+        assert ann.get_by_text("Look at the parcel").count() == 0
         # A canned answer by keys, and what the customer's page shows of it.
         amy.locator("#text").focus()
         amy.keyboard.press("/")
@@ -110,9 +117,9 @@ def test_a_question_is_answered_transferred_resolved_and_rated(broker: PageBroke
         wait_until(lambda: [view["rating"] for view in views(broker, customer="ann")] == [4])
         # The customer's page, loaded again, has it all once.
         ann.reload()
-        ann.locator("#log .line").nth(2).wait_for()
+        ann.locator("#log .line").nth(3).wait_for()
         assert ann.locator("#log .line .bubble").all_inner_texts() == [
-            f"Where is it? {MARKUP}", "One moment please, I am looking.", "It is at the door.",
+            f"Where is it? {MARKUP}", "Hurry please", "One moment please, I am looking.", "It is at the door.",
         ]  # fmt: skip
         for page in (amy, ben):
             page.get_by_label("My state").select_option("offline")

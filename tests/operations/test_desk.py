@@ -211,6 +211,25 @@ async def test_alarms_are_raised_once_and_reported(directory: Path) -> None:
             await until(lambda: len(web.requests) == 1)
 
 
+async def test_a_hint_is_for_agents_alone_and_in_its_topics(directory: Path) -> None:
+    async with durable_broker(directory) as broker, login(broker, "amy"):
+        await configure(broker)
+        await add_agent(broker, "amy")
+        for id, topics, target in (("late", "ord*", "agent"), ("other", "returns", "agent"), ("room", "*", "staff")):
+            rule = {"id": id, "words": "parcel|包裹", "template": "{name}: say sorry ({word})", "rooms": topics}
+            await platform(broker, "moderation.put_hint", **rule, target=target)
+        view = await opened(broker)
+        await do(broker, "ann", "desk.ask", "q2", conversation=view.id, text="Hello?")
+        view = await settled(broker, view.id, DeskState.ASSIGNED, "amy")
+        await do(broker, "amy", "desk.answer", "a1", conversation=view.id, epoch=view.epoch, text="Your parcel is late")
+        (hint,) = (await do(broker, "amy", "desk.get", conversation=view.id)).hints
+        assert (hint.offset, hint.rule, hint.word) == (1, "late", "parcel")
+        assert hint.text.endswith(": say sorry (parcel)")
+        assert len((await platform(broker, "desk.get", conversation=view.id)).hints) == 1
+        assert (await do(broker, "ann", "desk.get", conversation=view.id)).hints == ()
+        assert (await do(broker, "amy", "desk.get", conversation=view.id, messages=1)).hints == ()
+
+
 async def test_a_question_that_comes_while_a_conversation_is_resolved_is_not_lost(directory: Path) -> None:
     async with durable_broker(directory) as broker, login(broker, "amy"):
         await configure(broker)

@@ -18,7 +18,7 @@ use(base, words);
 localise();
 pageControls();
 const STATES = ["online", "busy", "away", "offline"], TYPING_MS = 5000;
-let open = "", typingUntil = 0, loading = 0;
+let open = "", hints = [], typingUntil = 0, loading = 0;
 const state = $("#state");
 state.append(...STATES.map((each) => el("option", { value: each }, t(`state.${each}`))));
 const desk = new AgentDesk(onChange);
@@ -53,7 +53,7 @@ function draw() {
   if (desk.self && document.activeElement !== state) state.value = desk.self.state;
   drawNotice(isOpen);
   lists.update({ mine: desk.mine, queued: desk.queued, open, unread: desk.unread, settings: desk.settings, now: desk.now, canOpenQueued: true });
-  context.update(view);
+  context.update(view, hints);
   setText($("#who"), view ? view.name || view.customer : "");
   $("#who").parentElement.hidden = $("#log").hidden = !view;
   $("#empty").hidden = Boolean(view);
@@ -88,7 +88,7 @@ function pane(which) { document.body.dataset.pane = which; }
 /** Opens a conversation: its last messages are read, and so is what comes while it is open. */
 async function show(id, moves = true) {
   const number = ++loading;
-  if (id !== open) { log.clear(); typingUntil = 0; }
+  if (id !== open) { log.clear(); hints = []; typingUntil = 0; }
   open = id;
   if (moves) pane("talk");
   draw();
@@ -96,6 +96,7 @@ async function show(id, moves = true) {
   if (!found || number !== loading) return;
   desk._take(found.desk);
   for (const message of found.messages) log.put(message);
+  hints = found.hints;
   seen();
   draw();
   if (moves && desk.isMine(viewOf())) $("#text").focus();
@@ -105,8 +106,16 @@ function seen() { if (open && desk.isMine(viewOf()) && log.last && document.visi
 
 function onMessage({ id, message }) {
   const view = desk.views.get(id);
-  if (id === open) { log.put(message); if (message.user === view?.customer) typingUntil = 0; seen(); }
+  if (id === open) { log.put(message); if (message.user === view?.customer) { typingUntil = 0; readHints(id); } seen(); }
   if (view && message.user === view.customer) announce(t("agent.wrote", { name: view.name || view.customer, text: message.text }));
+}
+
+/** Reads the hints that the last messages give. */
+async function readHints(id) {
+  const found = await desk.open(id).catch(() => null);
+  if (!found || id !== open || found.hints.length === hints.length) return;
+  hints = found.hints;
+  draw();
 }
 
 async function answer(text) {

@@ -54,7 +54,7 @@ export const RECORDS = {
 export const ENUMS = {
   "AuditActor": {"0": "key", "1": "user", "2": "program"},
   "HeldBy": {"0": "platform", "1": "words", "2": "room", "3": "report"},
-  "HintTarget": {"1": "staff", "2": "room"},
+  "HintTarget": {"1": "staff", "2": "room", "3": "agent"},
   "ReviewState": {"0": "waiting", "1": "claimed", "2": "approved", "3": "shown", "4": "rejected"},
   "SanctionVerb": {"1": "mute", "2": "ban", "3": "unmute", "4": "unban"},
   "WordAction": {"1": "flag", "2": "mask", "3": "shadow", "4": "hold", "5": "block"},

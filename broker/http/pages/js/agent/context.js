@@ -6,8 +6,8 @@ import { dateTime, duration, t } from "../base/strings.js";
 export function contextPane(node, act) {
   let shown = "";
   return {
-    update(view) {
-      const key = view ? `${view.id} ${view.revision}` : "";
+    update(view, hints) {
+      const key = view ? `${view.id} ${view.revision} ${hints.length}` : "";
       if (key === shown || (node.contains(document.activeElement) && shown.startsWith(`${view?.id} `) && document.activeElement.value)) return;
       shown = key;
       if (!view) { node.replaceChildren(); return; }
@@ -21,6 +21,7 @@ export function contextPane(node, act) {
       fill(node,
         el("h3", {}, t("context.about")), (view.order || view.product) && el("span.chip", { class: `chip ${view.verified ? "good" : "warn"}` }, t(view.verified ? "context.verified" : "context.unverified")),
         el("dl.facts", {}, ...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))])),
+        hints.length > 0 && el("h3", {}, t("context.hints")), hints.length > 0 && el("ul.hints", {}, ...hints.map((hint) => el("li", {}, hint.text))),
         el("h3", {}, t("context.tags")),
         el("div.tags", {}, ...view.tags.map((tag) => el("button.btn", { type: "button", "aria-label": t("context.remove-tag", { tag }), onclick: () => act.tag(view, view.tags.filter((each) => each !== tag)) }, `${tag} \u00d7`))),
         el("form", { onsubmit: (event) => { event.preventDefault(); const tag = input.value.trim(); input.value = ""; if (tag && !view.tags.includes(tag)) act.tag(view, [...view.tags, tag]); } }, input));
