@@ -19,7 +19,7 @@ from protocol.lottery.proof import verify
 from protocol.lottery.tree import leaf_hash, root_of_path
 from protocol.messages import Call, Direct, ErrorReply, Event, Result
 from protocol.operations import BY_NAME
-from tests.support.api import API, client_of, ok, refused
+from tests.support.api import API, call, client_of, ok, refused
 from tests.support.broker import RawLink, joined_link
 from tests.support.durable import durable_broker
 from tests.support.until import until
@@ -42,11 +42,16 @@ async def ask(link: RawLink, number: int, name: str, arguments: Any) -> Any:
 
 
 async def create(client: Any, broker: Broker, open_in_ms: int = 0, lasts_ms: int = 300, **more: Any) -> dict[str, Any]:
-    now_ms = broker.clock.now_ms() + 50
-    created: dict[str, Any] = await ok(
-        client, "lotteries.create", room="lobby", id="bag", open_at_ms=now_ms + open_in_ms,
-        close_at_ms=now_ms + open_in_ms + lasts_ms, grades=GRADES, **more,
-    )  # fmt: skip
+    for ahead_ms in (50, 500, 5_000):  # it must be created before it opens, on a slow machine too
+        open_at_ms = broker.clock.now_ms() + ahead_ms + open_in_ms
+        answer = await call(
+            client, "lotteries.create", room="lobby", id="bag", open_at_ms=open_at_ms,
+            close_at_ms=open_at_ms + lasts_ms, grades=GRADES, **more,
+        )  # fmt: skip
+        if answer.status_code == 200:
+            break
+        assert answer.json()["field"] == "open_at_ms", answer.text
+    created: dict[str, Any] = answer.json()
     return created
 
 
