@@ -50,7 +50,7 @@ def list_() -> None:
             escape("\n".join(lines)),
         )  # fmt: skip
     table.add_row(
-        "real-100k", "links", "100,000", "1", "5 min",
+        "real-100k", "links", "100,000", "1", "2 min",
         "Announcements of one room over six processes and a real Redis, each viewer a socket. Smaller: --viewers,\n"
         "--viewer-processes (so many serve, and so many receive).\ngoal: p99 at most 1.3 x a raw sweep",
     )  # fmt: skip
