@@ -49,8 +49,11 @@ async def test_announcements_gifts_and_likes_are_posted_and_printed() -> None:
         first, again = await roomcast(*order), await roomcast(*order)
         assert first.out == again.out  # the end of the combo before may be an event as well
         assert first.out.startswith("published as event ")
-        liked = await roomcast("say", "lobby", "7", "--type", "like", "--as", "bob", "--url", broker.url)
-        assert (liked.status, liked.out) == (0, "counted: 7 likes\n")
+        for _ in range(30):  # a busy machine sheds likes
+            liked = await roomcast("say", "lobby", "7", "--type", "like", "--as", "bob", "--url", broker.url)
+            if liked.status == 0:
+                break
+        assert (liked.status, liked.out) == (0, "counted: 7 likes\n"), liked.err
         await tail.out.until("7 likes")
 
 

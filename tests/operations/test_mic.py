@@ -19,6 +19,7 @@ from protocol.clients.events import CallRefused
 from protocol.codes import ErrorCode
 from protocol.operations.mic import MicAccess
 from tests.support.api import API, client_of, ok, refused
+from tests.support.clocks import advance
 from tests.support.durable import durable_broker
 from tests.support.faulty_disk import crashed_copy
 from tests.support.until import until
@@ -195,13 +196,14 @@ async def test_a_user_who_never_comes_back_after_a_crash_leaves_the_mic_though_n
         await host.call("mic.set_seats", room=ROOM, seats=2)
         await put_on_mic(host, ann, "ann")
         crashed_copy(first, second)
-    monkeypatch.setattr(mic, "GRACE_MS", 50)
+    monkeypatch.setattr(mic, "GRACE_MS", 30_000)
     async with durable_broker(second) as broker:
         room = broker.hub.find(ROOM)
         assert room is not None, "it is opened at once"
         activities = room.state.activities.activities
         assert activities is not None
         assert activities.find("mic", "").state_of("ann").status is MicStatus.ON_MIC
+        advance(30_000)
         await until(lambda: activities.find("mic", "").state_of("ann").status is MicStatus.NONE)
     async with durable_broker(second) as broker:
         assert broker.hub.find(ROOM) is None, "nobody is on the mic"
