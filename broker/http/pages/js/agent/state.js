@@ -1,6 +1,6 @@
 // What an agent has before it: its conversations, what waits, who else is there; read again when the link comes back.
-import { NoAnswerError, RequestError, openSession } from "../base/session.js";
-import { textOf } from "../base/errors.js";
+import { openSession } from "../base/session.js";
+import { isForNow, textOf } from "../base/errors.js";
 
 const OPEN = new Set(["bot", "queued", "assigned"]);
 const AGAIN_MS = 1000;
@@ -58,8 +58,7 @@ export class AgentDesk {
       }
       this.problem = null;
     } catch (error) {
-      const isForNow = error instanceof NoAnswerError || (error instanceof RequestError && error.code >= 300 && error.code < 400);
-      if (isForNow) setTimeout(() => this.state === "open" && this._read(what), Math.max(AGAIN_MS, error.retryAfterMs ?? 0));
+      if (isForNow(error)) setTimeout(() => this.state === "open" && this._read(what), Math.max(AGAIN_MS, error.retryAfterMs ?? 0));
       else this.problem = error;
     }
     this.onChange(what === "mine" || what === "others" ? "lists" : "self");

@@ -10,3 +10,6 @@ export function textOf(error) {
   }
   return error.message;
 }
+
+/** Whether a read that failed may succeed later: it had no answer, or the broker is busy. */
+export const isForNow = (error) => error instanceof NoAnswerError || (error instanceof RequestError && error.code >= 300 && error.code < 400);

@@ -1,6 +1,6 @@
 // The desk's link: one room, what it is now (read again when it says that it has changed), and the calls of the person.
-import { NoAnswerError, RequestError, openSession } from "../base/session.js";
-import { textOf } from "../base/errors.js";
+import { openSession } from "../base/session.js";
+import { isForNow, textOf } from "../base/errors.js";
 import { t } from "../base/strings.js";
 import { Activities, Money, Questions } from "./view.js";
 
@@ -206,9 +206,6 @@ export class Desk {
     this.onChange("questions");
   }
 }
-
-/** Whether a read that failed may succeed later: it had no answer, or the broker is busy. */
-const isForNow = (error) => error instanceof NoAnswerError || (error instanceof RequestError && error.code >= 300 && error.code < 400);
 
 const hex = (bytes) => [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
