@@ -174,8 +174,6 @@ class Operations:
         self.audit = AuditLog(parts)
         self.route: Route | None = None
         """Returns what brings the answer from another node, None = this one answers; None: there are no others."""
-        self.is_charged = False
-        """Whether the call that begins was counted at the node that has forwarded it."""
 
     async def call(self, caller: Caller, row: OperationRow, arguments: Any) -> tuple[Any, bool]:
         """Answer one call: the result, and whether it is the repeated answer to an idempotency key.
@@ -190,11 +188,12 @@ class Operations:
         return answer.result, answer.is_replayed
 
     def begin(
-        self, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int = 0
+        self, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int = 0, *, is_charged: bool = False
     ) -> CallAnswer | Coroutine[Any, Any, CallAnswer] | Deferred:
         """Answer one call at once, or return what waits for its answer, which must be awaited.
 
         ``max_bytes``: most bytes of the packed result, 0 = any number; a page has fewer items then than asked for.
+        ``is_charged``: the node that has forwarded it has counted it.
         OperationError where the call is refused; awaiting raises it too. A `Deferred` brings a `CallAnswer` or the
         OperationError.
         """
@@ -203,6 +202,8 @@ class Operations:
             if self.route is not None and (elsewhere := self.route(caller, row, arguments, max_bytes)) is not None:
                 return elsewhere
             request = self._judge(caller, row, arguments)
+            if not is_charged:
+                self.charge(caller, row)
             if caller.dry_run and row.changes:
                 return CallAnswer(row.example[1])
             if caller.key and row.key is not KeyUse.NONE and not row.keeps_keys:
@@ -295,8 +296,6 @@ class Operations:
         check_sanctions(hub.sanctions, caller, row, request, hub.trusted.continued_ms())
         if self.parts.revocations.refused_users and row.changes:
             self._check_users(caller, row, request)
-        if not self.is_charged:
-            self.charge(caller, row)
         return request
 
     def charge(self, caller: Caller, row: OperationRow) -> None:

@@ -279,11 +279,11 @@ class CallForwarding:
         return CallAnswer(result, False, packed)
 
     def _begin_here(self, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int) -> Any:
-        self._is_for_this, self._operations.is_charged = True, row.name == PUBLISH_MANY
+        self._is_for_this = True
         try:
-            return self._operations.begin(caller, row, arguments, max_bytes)
+            return self._operations.begin(caller, row, arguments, max_bytes, is_charged=row.name == PUBLISH_MANY)
         finally:
-            self._is_for_this = self._operations.is_charged = False
+            self._is_for_this = False
 
     async def _ask(
         self, owner: str, room: str, name: str, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int
