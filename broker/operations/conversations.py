@@ -51,8 +51,8 @@ from protocol.operations.conversations import (
 )
 
 __all__ = [
-    "HANDLERS", "check_content", "check_mute", "find_conversation", "find_own", "fitting", "screened", "sent_answer",
-    "too_many",
+    "HANDLERS", "actor", "check_content", "check_mute", "find_conversation", "find_own", "fitting", "screened",
+    "sent_answer", "too_many",
 ]  # fmt: skip
 
 Message = TypeVar("Message", bound=Any)
@@ -74,16 +74,21 @@ def find_conversation(parts: Parts, caller: Caller, id: str) -> Conversation:
     return found
 
 
+def actor(caller: Caller, as_user: str | None) -> str:
+    """Return the user (plain id) for whom a call is: the caller, or, of a backend, ``as_user``. OperationError."""
+    if caller.is_backend != (as_user is not None):
+        rule = "is required of a backend" if caller.is_backend else "is for backends"
+        raise OperationError(ErrorCode.BAD_FIELD, rule, "as_user")
+    return caller.id if as_user is None else plain_name(as_user)
+
+
 def find_own(parts: Parts, caller: Caller, id: str, user: str | None = None) -> tuple[Conversation, str]:
     """Return a conversation, by the id that its tenant knows, and the member (plain id) for whom a call is.
 
     That is the caller, or, of a backend, ``user``. OperationError UNKNOWN_CONVERSATION also where it is no member: a
     user does not learn of the conversations of others.
     """
-    if caller.is_backend != (user is not None):
-        rule = "is required of a backend" if caller.is_backend else "is for backends"
-        raise OperationError(ErrorCode.BAD_FIELD, rule, "as_user")
-    name = caller.id if user is None else plain_name(user)
+    name = actor(caller, user)
     found = find_conversation(parts, caller, id)
     if name not in found.members:
         raise OperationError(ErrorCode.UNKNOWN_CONVERSATION, "is not known", "conversation")

@@ -14,14 +14,14 @@ from broker.core.users.service_desk import Stale
 from broker.ledger import Key, make_key
 from broker.operations.caller import Caller, OperationError
 from broker.operations.conversations import (
+    actor,
     check_content,
     check_mute,
     find_conversation,
     fitting,
     screened,
-    sent_answer,
 )
-from broker.operations.desk_rights import actor, find_desk, find_row, holder_row, repeated, stale, written
+from broker.operations.desk_rights import find_desk, find_row, holder_row, repeated, sent, stale, written
 from broker.operations.desk_streams import interrupt
 from broker.operations.kept import read, required
 from broker.operations.parts import Handler, Parts
@@ -190,10 +190,10 @@ async def _open(parts: Parts, caller: Caller, request: OpenDesk) -> OpenedDesk:
         return await _opened_before(parts, caller, desk, id, key)
     except ValueError as error:
         raise _too_long(error) from None
-    sent = _raised(sent_answer(1, result))
-    if not sent.repeated:
+    is_repeated = sent(1, result).repeated
+    if not is_repeated:
         desk.questions.add(topic.name, user, request.text)
-    return OpenedDesk(_seen(desk, _opened(desk, id), caller), 1, sent.repeated)
+    return OpenedDesk(_seen(desk, _opened(desk, id), caller), 1, is_repeated)
 
 
 def _opened(desk: Desk, id: str) -> DeskConversation:
@@ -208,12 +208,6 @@ async def _opened_before(parts: Parts, caller: Caller, desk: Desk, id: str, key:
     if first is not None and first.fingerprint != key.fingerprint:
         raise OperationError(ErrorCode.KEY_REUSED, "was used before with other content", "key")
     return OpenedDesk(_seen(desk, _opened(desk, id), caller), 1, True)
-
-
-def _raised(answer: SentMessage | OperationError) -> SentMessage:
-    if isinstance(answer, OperationError):
-        raise answer
-    return answer
 
 
 async def _say(
@@ -246,7 +240,7 @@ async def _say(
         result, offset = repeated(key, first), 0
     except ValueError as error:
         raise _too_long(error) from None
-    return _raised(sent_answer(offset, result))
+    return sent(offset, result)
 
 
 async def _ask(parts: Parts, caller: Caller, request: AskDesk) -> SentMessage:
@@ -266,15 +260,15 @@ async def _ask(parts: Parts, caller: Caller, request: AskDesk) -> SentMessage:
             return desk.core.ask(request.conversation, now_ms, desk.bot_of(topic))
 
         try:
-            sent = await _say(parts, caller, desk, user, request, key, decide, is_of_queue=reopens)
+            answer = await _say(parts, caller, desk, user, request, key, decide, is_of_queue=reopens)
         except _Changed:
             row = find_row(parts, caller, desk, request.conversation, user)
         except Stale:
             raise stale("conversation", "is resolved for too long: open a new one") from None
         else:
-            if request.text is not None and not sent.repeated:
+            if request.text is not None and not answer.repeated:
                 desk.questions.add(row.topic, user, request.text)
-            return sent
+            return answer
 
 
 class _Changed(Exception):

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from broker.core.tenants.names import plain_name
 from broker.core.users.conversations import TooMany
 from broker.core.users.desk_records import DeskConversation
 from broker.ledger import Key, KeyResult, LedgerResult, Repeated
 from broker.operations.caller import Caller, OperationError
-from broker.operations.conversations import too_many
+from broker.operations.conversations import sent_answer, too_many
 from broker.operations.kept import later, required
 from broker.operations.parts import Parts
 from broker.users.desks import Desk, NotWritten
 from protocol.codes import ErrorCode
+from protocol.operations.conversations import SentMessage
 
-__all__ = ["actor", "find_desk", "find_row", "holder_row", "repeated", "stale", "written"]
+__all__ = ["find_desk", "find_row", "holder_row", "repeated", "sent", "stale", "written"]
 
 R = TypeVar("R")
 
@@ -27,14 +27,6 @@ def find_desk(parts: Parts, caller: Caller) -> Desk:
     if found is None:
         raise OperationError(ErrorCode.UNKNOWN_DESK, "there is none: desk.configure sets one up")
     return found
-
-
-def actor(caller: Caller, as_user: str | None) -> str:
-    """Return the user (plain id) for whom a call is: the caller, or, of a backend, ``as_user``. OperationError."""
-    if caller.is_backend != (as_user is not None):
-        rule = "is required of a backend" if caller.is_backend else "is for backends"
-        raise OperationError(ErrorCode.BAD_FIELD, rule, "as_user")
-    return caller.id if as_user is None else plain_name(as_user)
 
 
 def find_row(parts: Parts, caller: Caller, desk: Desk, id: str, user: str | None) -> DeskConversation:
@@ -73,3 +65,11 @@ def repeated(key: Key, first: KeyResult) -> LedgerResult:
     """Return the result of a submission whose key has had a first one."""
     reused = frozenset({key.digest}) if first.fingerprint != key.fingerprint else frozenset[bytes]()
     return Repeated({key.digest: first}, reused)
+
+
+def sent(offset: int, result: LedgerResult) -> SentMessage:
+    """Return the answer to a call that has sent a message at an offset; OperationError where it was refused."""
+    answer = sent_answer(offset, result)
+    if isinstance(answer, OperationError):
+        raise answer
+    return answer

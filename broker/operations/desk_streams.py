@@ -6,10 +6,10 @@ import secrets
 
 from broker.core.users.desk_streams import AnswerStream
 from broker.core.users.service_desk import Stale
-from broker.ledger import Committed, make_key
+from broker.ledger import Committed, Key, LedgerResult, make_key
 from broker.operations.caller import Caller, OperationError
-from broker.operations.conversations import check_mute, screened, sent_answer
-from broker.operations.desk_rights import actor, find_desk, find_row, holder_row, repeated, stale, written
+from broker.operations.conversations import actor, check_mute, screened
+from broker.operations.desk_rights import find_desk, find_row, holder_row, repeated, sent, stale, written
 from broker.operations.kept import read, required
 from broker.operations.parts import Handler, Parts
 from broker.users.desks import Desk
@@ -35,16 +35,18 @@ async def _start(parts: Parts, caller: Caller, request: StartStream) -> StartedS
     desk, user, id = find_desk(parts, caller), actor(caller, request.as_user), request.conversation
     if not caller.is_backend:
         check_mute(parts, caller)
-    row = holder_row(parts, caller, desk, id, user)
-    if (row.agent, row.epoch) != (user, request.epoch):
-        raise stale()
+    _check_holder(parts, caller, desk, id, user, request.epoch)
     await interrupt(parts, desk, id)
-    row = holder_row(parts, caller, desk, id, user)
-    if (row.agent, row.epoch) != (user, request.epoch):
-        raise stale()
-    stream = desk.streams[id] = AnswerStream(secrets.token_hex(8), user, row.epoch)
+    _check_holder(parts, caller, desk, id, user, request.epoch)
+    stream = desk.streams[id] = AnswerStream(secrets.token_hex(8), user, request.epoch)
     desk.touch(id, parts.hub.trusted.continued_ms())
     return StartedStream(stream.id)
+
+
+def _check_holder(parts: Parts, caller: Caller, desk: Desk, id: str, user: str, epoch: int) -> None:
+    row = holder_row(parts, caller, desk, id, user)
+    if (row.agent, row.epoch) != (user, epoch):
+        raise stale()
 
 
 def _found(parts: Parts, caller: Caller, id: str, stream: str, as_user: str | None) -> tuple[Desk, AnswerStream]:
@@ -75,7 +77,7 @@ async def _end(parts: Parts, caller: Caller, request: EndStream) -> SentMessage:
     id, desks = request.conversation, required(parts.desks)
     first = await read(desks.first_result(key))
     if first is not None:
-        return _raised(sent_answer(0, repeated(key, first)))
+        return sent(0, repeated(key, first))
     desk, stream = _found(parts, caller, id, request.stream, request.as_user)
     if not stream.text.strip():
         raise OperationError(ErrorCode.BAD_FIELD, "has no text yet", "stream")
@@ -85,40 +87,38 @@ async def _end(parts: Parts, caller: Caller, request: EndStream) -> SentMessage:
         whole, _ = screened(parts, caller, AppendText(id, stream.id, text))
         text = whole.text
     parts.charge_messages(caller, 1)
-    agent = desk.agents.get(stream.by)
-    message = ConversationMessage(0, stream.by, "" if agent is None else agent.name, 0, text)
     try:
-        offset, result = await written(
-            desks.say(desk, id, message, key, lambda now_ms: desk.core.answer(id, stream.by, stream.epoch, now_ms))
-        )
+        offset, result = await _say(parts, desk, id, stream, text, key)
     except Stale:
         raise stale() from None
     if isinstance(result, Committed) and desk.streams.get(id) is stream:
         del desk.streams[id]
         desks.show_customer(desk, id, "streaming", DeskStreaming(stream.id, stream.seq, "", True, False))
-    return _raised(sent_answer(offset, result))
+    return sent(offset, result)
 
 
-def _raised(answer: SentMessage | OperationError) -> SentMessage:
-    if isinstance(answer, OperationError):
-        raise answer
-    return answer
+async def _say(
+    parts: Parts, desk: Desk, id: str, stream: AnswerStream, text: str, key: Key
+) -> tuple[int, LedgerResult]:
+    """Make the text of an answer a message; return its offset, with the result. Stale: another one holds it now."""
+    agent = desk.agents.get(stream.by)
+    message = ConversationMessage(0, stream.by, "" if agent is None else agent.name, 0, text)
+    return await written(
+        required(parts.desks).say(
+            desk, id, message, key, lambda now_ms: desk.core.answer(id, stream.by, stream.epoch, now_ms)
+        )
+    )
 
 
 async def interrupt(parts: Parts, desk: Desk, id: str) -> bool:
     """Stop the answer under way in a conversation, and make what was shown of it a message; False: there is none."""
-    stream, desks = desk.streams.pop(id, None), required(parts.desks)
+    stream = desk.streams.pop(id, None)
     if stream is None:
         return False
-    desks.stream_ended(desk, id, stream)
+    required(parts.desks).stream_ended(desk, id, stream)
     if stream.text.strip():
-        agent = desk.agents.get(stream.by)
-        message = ConversationMessage(0, stream.by, "" if agent is None else agent.name, 0, stream.text)
-        key = make_key("desk.stream", desk.tenant, id, stream.id)
         try:
-            await written(
-                desks.say(desk, id, message, key, lambda now_ms: desk.core.answer(id, stream.by, stream.epoch, now_ms))
-            )
+            await _say(parts, desk, id, stream, stream.text, make_key("desk.stream", desk.tenant, id, stream.id))
         except Stale:
             pass  # another one holds the conversation now: it was shown, and is no answer
     return True
