@@ -1,4 +1,4 @@
-"""Process of raw senders: it accepts connections, answers each as a join, and sweeps over them when it is told.
+"""Process of raw senders: it accepts connections, answers each as a join, and sweeps over them at a command.
 
 It does what a broker's process does at the least: one send of ready bytes for each viewer. Several share a port, so the
 kernel spreads the viewers over them. Commands: `listen`, `sweep`; each is answered by one event line.

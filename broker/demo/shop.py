@@ -78,7 +78,7 @@ class _Buyer:
         """Messages that came a second time, or out of order."""
         self.views: dict[str, DeskView] = {}
         self.positions: defaultdict[str, list[tuple[str, int, int]]] = defaultdict(list)
-        """What it was told of the positions of others."""
+        """Positions of others that it was sent."""
 
     def has_answers(self) -> bool:
         """Whether each question has one."""

@@ -115,11 +115,7 @@ def erased_items(record: StoredRecord, tenant: str, user: str) -> Iterator[Item]
     if row.customer == user:
         yield RecordRemoved(kind, subject, name)
         return
-    after = row._replace(
-        agent="" if row.agent == user else row.agent,
-        last_agent="" if row.last_agent == user else row.last_agent,
-        sticky="" if row.sticky == user else row.sticky,
-    )  # fmt: skip
+    after = row.without_agent(user)._replace(agent="" if row.agent == user else row.agent)
     if after != row:
         yield conversation_item(tenant, after, at_ms)
 

@@ -181,7 +181,7 @@ class Desks:
     async def load(self, ledger: Ledger) -> None:
         """Take over the desks of the last run, after the conversations and before connections are accepted.
 
-        Who holds a conversation has its time to answer from now on: nobody could while the broker was down.
+        Who holds a conversation has its time to answer from now on: none was left while the broker was down.
         """
         stored = await ledger.ask(load_desks)
         now_ms = self._unix_ms()
@@ -521,7 +521,7 @@ class Desks:
         return items, apply
 
     def _say_closed(self, desk: Desk, row: DeskConversation) -> None:
-        """Tell a customer whose conversation waits out of hours, once for each time it was opened."""
+        """Send the text of closed hours to a customer whose conversation waits, once for each time it was opened."""
         text, conversation = desk.settings.closed_text, self._talk(desk, row.id)
         if not text or conversation is None or desk.core.hours.is_open(self._unix_ms()):
             return

@@ -95,7 +95,7 @@ class RtcService:
 
     def follow(self, conversation: str, customer: str, holder: str) -> None:
         """Let the call of a customer of the service desk ring at who holds the conversation now; "" = it waits until
-        somebody does. All ids are qualified."""
+        one does. All ids are qualified."""
         call = self.table.of_user(customer)
         if call is None or (call.conversation, call.caller) != (conversation, customer) or call.callee == holder:
             return

@@ -45,7 +45,7 @@ class SlaTimer(IntEnum):
 
 
 class DeskView(NamedTuple):
-    """A conversation of the desk. ``agent``: the bot or human who holds it, empty = nobody; ``epoch``: rises with each
+    """A conversation of the desk. ``agent``: the bot or human who holds it, empty = none; ``epoch``: rises with each
     change of the holder, who gives it back with an answer; ``revision``: rises with each change: of two views the
     higher one counts.
 

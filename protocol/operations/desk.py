@@ -316,8 +316,8 @@ class TakeOverDesk(NamedTuple):
 class ResolveDesk(NamedTuple):
     """End a conversation that the caller holds.
 
-    ``read``: offset of the last message that the caller has read; STALE where a later one has come, which nobody would
-    answer.
+    ``read``: offset of the last message that the caller has read; STALE where a later one has come, which would
+    have no answer.
     """
 
     conversation: str

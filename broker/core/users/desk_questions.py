@@ -15,7 +15,7 @@ __all__ = ["MAX_QUESTIONS", "CommonQuestion", "CommonQuestions", "question_key"]
 MAX_QUESTIONS = 2000
 """Questions of one desk that are counted: a further one takes the place of one that fewest have asked."""
 MAX_CUSTOMERS = 100
-"""Customers of one question that are told apart."""
+"""Customers of one question that are counted one by one."""
 MAX_KEY = 120
 MIN_KEY = 4
 """Shorter ones, yes and thanks, are no questions."""

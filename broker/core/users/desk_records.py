@@ -81,6 +81,11 @@ class DeskConversation(NamedTuple):
     context: DeskContext = DeskContext()
     revision: int = 0
 
+    def without_agent(self, user: str) -> DeskConversation:
+        """Return it without a user among those who held it before, or are preferred."""
+        last_agent, sticky = ("" if each == user else each for each in (self.last_agent, self.sticky))
+        return self._replace(last_agent=last_agent, sticky=sticky)
+
 
 class DeskAgent:
     """A human of the desk. ``held``: ids of the conversations assigned; ``lost_at_ms``: since when it has no link, None

@@ -34,7 +34,7 @@ class CallEnd(Enum):
 
 class RtcCall:
     """One call. Users have qualified ids. ``token``: opaque, for the two alone; ``answered_at``: None = it rings;
-    ``callee``: "" = nobody yet, a call to the service desk that waits."""
+    ``callee``: "" = none yet, a call to the service desk that waits."""
 
     __slots__ = (
         "answered_at", "callee", "caller", "conversation", "id", "lost_at", "name", "started_at", "token", "video",
@@ -56,7 +56,7 @@ class RtcCall:
 
     @property
     def users(self) -> tuple[str, ...]:
-        """Both users; the caller alone where nobody is called yet."""
+        """Both users; the caller alone where there is no callee yet."""
         return (self.caller, self.callee) if self.callee else (self.caller,)
 
 
@@ -98,7 +98,7 @@ class RtcTable:
         return True
 
     def redirect(self, call: RtcCall, callee: str, token: str, now: float) -> bool:
-        """Let a call ring anew, at another user ("" = nobody yet), with another token; False where it has a call."""
+        """Let a call ring anew, at another user ("" = none yet), with another token; False where it has a call."""
         if call.id not in self._by_id or callee in self._of_user:
             return False
         if call.callee:

@@ -389,8 +389,7 @@ class ServiceDesk:
         """Forget an agent who is being erased, and return what closes the conversations of a customer who is."""
         self.remove_agent(user)
         for row in [each for each in self if user in (each.last_agent, each.sticky)]:
-            last_agent, sticky = ("" if each == user else each for each in (row.last_agent, row.sticky))
-            self.apply(row._replace(last_agent=last_agent, sticky=sticky))
+            self.apply(row.without_agent(user))
         return [row._replace(state=DeskState.CLOSED, agent="") for row in self.of_customer(user)]
 
     # ---- parts of decisions
