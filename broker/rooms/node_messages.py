@@ -25,6 +25,7 @@ __all__ = [
     "CallReturned",
     "EventsAsked",
     "EventsFound",
+    "JoinMoved",
     "LinkAnswers",
     "LinkBytes",
     "LinkClosed",
@@ -150,6 +151,13 @@ class LinkEnded(NamedTuple):
     reason: str
 
 
+class JoinMoved(NamedTuple):
+    """The JOIN or RESUME of a relayed link for a room is not answered: the sender does not own the room (any more)."""
+
+    link: int
+    room: str
+
+
 class Attach(NamedTuple):
     """A relayed link goes on in a room that it has joined before: its owner is another one now."""
 
@@ -245,6 +253,7 @@ NodeMessage = (
     | LinkGranted
     | LinkClosed
     | LinkEnded
+    | JoinMoved
     | Attach
     | Attached
     | EventsAsked
@@ -258,8 +267,8 @@ NodeMessage = (
     | LinkDisplaced
 )
 _KINDS: tuple[type[Any], ...] = (
-    LinkOpened, LinkBytes, LinkAnswers, LinkGranted, LinkClosed, LinkEnded, Attach, Attached, EventsAsked, EventsFound,
-    CallAsked, CallReturned, Moved, Wanted, Submitted, LogFollowed, LinkDisplaced,
+    LinkOpened, LinkBytes, LinkAnswers, LinkGranted, LinkClosed, LinkEnded, JoinMoved, Attach, Attached, EventsAsked,
+    EventsFound, CallAsked, CallReturned, Moved, Wanted, Submitted, LogFollowed, LinkDisplaced,
 )  # fmt: skip
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 

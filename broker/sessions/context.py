@@ -64,6 +64,9 @@ class NodeLinks(Protocol):
     def join(self, link: Any, request: Any, sequence: int, plain: Any) -> None:
         """Answer a JOIN or RESUME. ``plain``: as the client has sent it."""
 
+    def join_elsewhere(self, link: Any, request: Any, sequence: int) -> bool:
+        """Have a JOIN or RESUME answered by the node that owns its room now; False: that is this node."""
+
     def post_to(self, link: Any, name: str, sequence: int, post: Any) -> bool:
         """Give a post to the owner of a room that is not joined; False: that is this node."""
 

@@ -203,7 +203,7 @@ class PendingJoin:
     # ---- admission
 
     def _admit(self) -> tuple[Room, RoomGrant] | None:
-        """Return the room and what the token grants there, or answer why not.
+        """Return the room and what the token grants there; else answer why not, or have it asked elsewhere or later.
 
         In overload, a RESUME is admitted where a JOIN is refused. A request that has waited is not charged again.
         """
@@ -246,6 +246,10 @@ class PendingJoin:
                     "too many new rooms of one address",
                     math.ceil(hub.new_room_wait_s(joiner.address) * 1000),
                 )
+            elif opened is ErrorCode.OVERLOADED:
+                if context.nodes is not None and context.nodes.join_elsewhere(joiner, self._request, self._sequence):
+                    return None
+                refusal = opened, "the room cannot be opened now", RETRY_MS
             elif isinstance(opened, ErrorCode):
                 refusal = opened, "the room cannot be opened", 0
             elif context.max_viewers and room_grant.role is not Role.APP and opened.state.online >= context.max_viewers:

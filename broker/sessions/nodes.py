@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 import trio
@@ -29,6 +29,7 @@ from broker.rooms.node_messages import (
     CallReturned,
     EventsAsked,
     EventsFound,
+    JoinMoved,
     LinkAnswers,
     LinkBytes,
     LinkClosed,
@@ -51,7 +52,9 @@ from broker.sessions.context import SessionContext
 from broker.sessions.joining import PendingJoin
 from broker.sessions.link import SessionLink
 from broker.sessions.log_link import LogLink
+from broker.sessions.node_contracts import CallsOfNodes, RoomLogs
 from broker.sessions.relays import LinkRelays, Relay
+from broker.sessions.remote_session import RemoteSession
 from broker.sessions.remote_sessions import RemoteSessions
 from broker.sessions.requests import senders_of
 from broker.sessions.room_member import RoomMember
@@ -60,53 +63,16 @@ from protocol.codes import ErrorCode, LeaveReason, Outcome
 from protocol.frames import pack_body
 from protocol.messages import AckResult, Join, Post, Resume
 
-__all__ = ["CallsOfNodes", "Nodes", "RoomLogs"]
+__all__ = ["Nodes"]
 
 log = structlog.get_logger("roomcast.nodes")
 
 RETRY_MS = 1000
+NO_OWNER = "the room has no owner now"
 WATCH_S = 1.0
 """Time between two looks at the rooms of other nodes: viewers, missing events."""
 STAY_S = 5.0
 """How long a room of another node without viewers is followed on."""
-
-
-class RoomLogs(Protocol):
-    """The log of rooms that this node owns, where something is kept."""
-
-    async def open(self, name: str, granted: Granted) -> bool:
-        """Read what the log has of a room that this node owns now."""
-
-    def is_busy(self, name: str) -> bool:
-        """Return whether the activities of a room that this node owns now have something to do."""
-
-    def go_on(self, name: str, granted: Granted) -> bool:
-        """Write a room under another fence of this node; False: the engine has lost some of it."""
-
-    async def settle(self, name: str) -> None:
-        """Wait a little until what was submitted for a room is written."""
-
-    def has_work(self, name: str) -> bool:
-        """Return whether the engine names a room of this node as one that has work."""
-
-    async def note_idle(self, name: str) -> None:
-        """Note that the activities of a room have nothing to do."""
-
-    def close(self, name: str) -> None:
-        """Write no more for a room: what waits is refused."""
-
-
-class CallsOfNodes(Protocol):
-    """Calls of operations on rooms of other nodes."""
-
-    def asked(self, node: str, call: CallAsked) -> None:
-        """Answer a call of another node."""
-
-    def answered(self, answer: CallReturned) -> None:
-        """Take the answer to a call of this node."""
-
-    def node_gone(self, node: str) -> None:
-        """Answer the calls that a node does not answer any more."""
 
 
 class Nodes:
@@ -223,15 +189,17 @@ class Nodes:
             if found:
                 self.join(link, request, sequence, plain)
             else:
-                why = "the room has no owner now"
-                link.refuse(ErrorCode.OVERLOADED, why, sequence, "room_name", RETRY_MS)
+                link.refuse(ErrorCode.OVERLOADED, NO_OWNER, sequence, "room_name", RETRY_MS)
 
     def post_to(self, link: SessionLink, name: str, sequence: int, post: Post) -> bool:
         """Give a post of a link that has not joined its room to the owner; False: that is this node."""
         owner = self.owners.owner_of(name)
         if owner == self.node:
             return False
-        if owner is None:
+        if isinstance(link, RemoteSession):  # its node will know the owner when it comes again
+            link.on_moved(name)
+            link.reply_acks(0, [AckResult(sequence, Outcome.UNAVAILABLE, RETRY_MS)])
+        elif owner is None:
             self.owners.find(name, partial(self._on_post_found, link, name, sequence, post))
         else:
             self._relays_of(link).post_to(owner, sequence, post)
@@ -251,7 +219,20 @@ class Nodes:
         if link.is_open:
             self._context.poller.refresh_clock()
             with link.replying():
-                PendingJoin(link, self._context, request, sequence).proceed()
+                if found:
+                    PendingJoin(link, self._context, request, sequence).proceed()
+                else:
+                    link.refuse(ErrorCode.OVERLOADED, NO_OWNER, sequence, "room_name", RETRY_MS)
+
+    def join_elsewhere(self, link: SessionLink, request: Join | Resume, sequence: int) -> bool:
+        """Have a JOIN or RESUME answered by the node that owns its room now; False: that is this node."""
+        if request.room_name in self.owners.fences:
+            return False
+        if isinstance(link, RemoteSession):
+            link.on_moved(request.room_name)
+        else:
+            self.retry_join(link, request, sequence)
+        return True
 
     def retry_join(self, link: SessionLink, request: Join | Resume, sequence: int) -> None:
         """Find out who owns a room, and join it there."""
@@ -483,6 +464,11 @@ class Nodes:
                 relay = self._relays.get(link)
                 if relay is not None and relay.node == node:
                     relay.take(data)
+            case JoinMoved(link, name):
+                relay = self._relays.get(link)
+                if relay is not None and relay.node == node:
+                    self.owners.forget(name)
+                    relay.join_again(name)
             case LinkEnded(link, code, reason):
                 relay = self._relays.get(link)
                 if relay is not None and relay.node == node:

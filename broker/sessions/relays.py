@@ -193,8 +193,8 @@ class Relay:
 
     def fail(self) -> None:
         """Answer what the owner will not answer any more."""
-        link, posts, joins = self.link, self.posts, self.joins
-        self.posts, self.joins = Counter(), {}
+        link, posts = self.link, self.posts
+        self.posts = Counter()
         if not link.is_open:
             return
         with link.replying():
@@ -202,9 +202,16 @@ class Relay:
                 result = (Outcome.EXPIRED, 0) if is_chat else (Outcome.UNAVAILABLE, RETRY_MS)
                 number = 0 if room is None else room.number
                 link.reply_acks(number, [AckResult(sequence, *result)] * times)
-            for sequence, request in joins.items():
+            self.join_again()
+
+    def join_again(self, name: str | None = None) -> None:
+        """Ask again, at the owner that each room has now, what this node has not answered. ``name``: of one room."""
+        for sequence, request in list(self.joins.items()):
+            if name is None or request.room_name == name:
+                del self.joins[sequence]
                 self.relays.stop_waiting(request.room_name)
-                self._owner.retry_join(link, request, sequence)
+                if self.link.is_open:
+                    self._owner.retry_join(self.link, request, sequence)
 
 
 class LinkRelays:

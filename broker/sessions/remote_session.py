@@ -73,9 +73,12 @@ class RemoteTransport(Transport):
 
 
 class RemoteSession(Session):
-    """A viewer of another node. ``send``, ``on_close``: see `RemoteTransport`."""
+    """A viewer of another node. ``send``, ``on_close``: see `RemoteTransport`.
 
-    __slots__ = ()
+    ``on_moved`` gets the name of a room whose JOIN is to be asked of another node, which owns it now.
+    """
+
+    __slots__ = ("on_moved",)
     is_remote = True
 
     def __init__(
@@ -86,7 +89,9 @@ class RemoteSession(Session):
         is_app: bool,
         send: Callable[[bytes], None],
         on_close: Callable[[int, str], None],
+        on_moved: Callable[[str], None],
     ) -> None:
+        self.on_moved = on_moved
         super().__init__(RemoteTransport(context, address, send, on_close), context)
         del context.sessions[self]  # its connection is another node's
         self.connection = Connection.opened(Side.SERVER)

@@ -9,6 +9,7 @@ from typing import Protocol
 from broker.rooms.node_messages import (
     Attach,
     Attached,
+    JoinMoved,
     LinkAnswers,
     LinkBytes,
     LinkClosed,
@@ -65,6 +66,7 @@ class RemoteSessions:
                 self._sessions[key] = RemoteSession(
                     self._context, read_grant(grant), address, is_app,
                     lambda data: self._send(node, LinkAnswers(link, data)), partial(self._on_closed, node, link),
+                    lambda name: self._send(node, JoinMoved(link, name)),
                 )  # fmt: skip
             case LinkGranted(_, grant):
                 session = self._sessions.get(key)
@@ -84,10 +86,13 @@ class RemoteSessions:
 
     def leave(self, room: Room) -> None:
         """Let all leave a room that this node owns no more, and notify their nodes."""
+        nodes = set()
         for key, session in list(self._sessions.items()):
             if any(each.room is room for each in session.memberships):
                 session.memberships = tuple(each for each in session.memberships if each.room is not room)
-                self._send(key[0], Moved(room.name))
+                nodes.add(key[0])
+        for node in sorted(nodes):
+            self._send(node, Moved(room.name))
 
     def _on_closed(self, node: str, link: int, code: int, reason: str) -> None:
         session = self._sessions.pop((node, link), None)

@@ -78,7 +78,7 @@ def on_post(link: SessionLink, frame: Frame) -> None:
                 context.hub.crash(room)
             return
     if not number and post.room_name is not None:  # type: ignore[union-attr]
-        if context.nodes is not None and link.grant is not None and not link.is_remote:
+        if context.nodes is not None and link.grant is not None:
             name = qualify(link.grant.tenant, post.room_name)  # type: ignore[union-attr]
             if context.nodes.post_to(link, name, sequence, post):
                 return

@@ -8,7 +8,7 @@ import pytest
 
 from broker import OperationError
 from protocol.codes import ErrorCode, LeaveReason, MessageType, Outcome
-from protocol.messages import Ack, Call, ErrorReply, Event, Joined, Left, Result, State, Tick
+from protocol.messages import Ack, Call, ErrorReply, Event, Joined, Left, Post, Result, State, Tick
 from tests.support.broker import RawLink, joined_link, raw_link
 from tests.support.nodes import running_nodes
 from tests.support.until import until
@@ -126,3 +126,29 @@ async def test_a_node_that_drains_gives_its_rooms_to_others_and_their_viewers_st
             await until(lambda: (found := nodes["b"].broker.hub.find(room)) is not None and found.state.online == 1)
             await ben.post(number, 3, MessageType.DANMAKU, ("还在吗",))
             assert "还在吗" in await texts(ben, number, "还在吗")
+
+
+async def test_a_node_that_knows_an_earlier_owner_is_led_to_the_owner_of_now() -> None:
+    """A join and a call that go to a node which has given the room up are answered by the next owner; a post of a link
+    that has not joined is to be sent again, and is answered by it then."""
+    async with running_nodes("a", "b", "c", **MEMORY_ONLY) as nodes:
+        rooms = [nodes.room_on("a", prefix) for prefix in ("joined", "called", "posted")]
+        for room in rooms:
+            assert (await nodes["a"].broker.call("rooms.open", room=room)).room == room
+            for name in ("b", "c"):
+                assert await nodes[name].nodes.owners.wait_found(room) == "a"
+        await nodes["a"].nodes.drain()
+        await until(lambda: all(nodes.owner_of(room) is not None for room in rooms))
+        others = [nodes["b" if nodes.owner_of(room) is nodes["c"] else "c"] for room in rooms]
+        assert [other.nodes.owners.owner_of(room) for other, room in zip(others, rooms, strict=True)] == ["a"] * 3
+        async with joined_link(others[0].broker, "dev:ben", rooms[0]) as (ben, number):
+            await ben.post(number, 3, MessageType.DANMAKU, ("在这里",))
+            assert "在这里" in await texts(ben, number, "在这里")
+        assert (await others[1].broker.call("rooms.open", room=rooms[1])).room == rooms[1]
+        async with raw_link(others[2].broker) as app:
+            await app.login("dev:shop:app")
+            outcomes = []
+            for sequence in (4, 5):
+                await app.send((Post(MessageType.ANNOUNCEMENT, "m4", ("公告",), room_name=rooms[2]), 0, sequence))
+                outcomes.append((await app.expect(Ack))[1].results[0].outcome)
+            assert outcomes == [Outcome.UNAVAILABLE, Outcome.ACCEPTED]
