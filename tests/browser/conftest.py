@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.live_room import Viewers
-from tests.support.pages import PageBroker, chromium, errors_of, page_broker
+from tests.support.pages import PageBroker, chromium, open_page, page_broker
 
 
 @pytest.fixture(scope="package")
@@ -42,12 +42,9 @@ def viewers(browser: Any) -> Iterator[Viewers]:
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
     """A page of 1,440 x 900 in English; what is written to its console as an error, and markup that ran, fail."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB")
-    context.set_default_timeout(90_000)  # tests run beside other work
-    found = context.new_page()
-    found.errors = errors_of(found)
+    found = open_page(browser, locale="en-GB")
     yield found
     title = found.title()
-    context.close()
+    found.context.close()
     assert title != "broken"
     assert found.errors == []

@@ -128,7 +128,7 @@ def frames(broker: PageBroker, viewers: Viewers, per_s: int) -> dict[str, float]
     """Return the frame times of a page while so many danmaku a second are published."""
     room = f"frames-{per_s}"
     broker.call("rooms.open", room=room, title="Frames")
-    page = viewers.open(broker, room, "ann")
+    page = viewers.open(broker, room, "ann", reduced_motion="no-preference")
     page.evaluate("roomcastPage.stage.set({ density: 1 })")
     said = 0
     end = time.monotonic() + FRAMES_S + 2
@@ -169,7 +169,7 @@ def main() -> int:
             for number in range(5):
                 viewers.close()  # pages that are open draw, and share the processors with the one that opens
                 publish(broker, "first", 1, [f"already here {number}", None])
-                page = viewers.open(broker, "first", "ann")
+                page = viewers.open(broker, "first", "ann", reduced_motion="no-preference")
                 line(page, "already here").wait_for()
                 shown, weight = first_and_weight(page)
                 first.append(shown)
@@ -197,7 +197,7 @@ def main() -> int:
 def open_with_clock(viewers: Viewers, broker: PageBroker, room: str) -> Any:
     """Open a room whose page has a clock that is driven."""
     prepare: Callable[[Any], None] = lambda page: page.clock.install()  # noqa: E731
-    return viewers.open(broker, room, "ann", prepare=prepare)
+    return viewers.open(broker, room, "ann", prepare=prepare, reduced_motion="no-preference")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.pages import MARKUP, SIZES, PageBroker, bad_names, errors_of, low_contrast, page_broker, wait_until
+from tests.support.pages import MARKUP, SIZES, PageBroker, bad_names, low_contrast, open_page, page_broker, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -48,13 +48,7 @@ def views(broker: PageBroker, **wanted: Any) -> list[Any]:
 @contextmanager
 def pages(browser: Any, *sizes: str) -> Iterator[list[Any]]:
     """Open pages of these sizes, each with a context of its own; errors in them fail."""
-    found = []
-    for size in sizes:
-        width, height = SIZES[size]
-        page = browser.new_context(viewport={"width": width, "height": height}).new_page()
-        page.set_default_timeout(90_000)
-        page.errors = errors_of(page)
-        found.append(page)
+    found = [open_page(browser, SIZES[size]) for size in sizes]
     yield found
     for page in found:
         assert page.title() != "broken"

@@ -18,8 +18,8 @@ from tests.support.pages import (
     SIZES,
     PageBroker,
     bad_names,
-    errors_of,
     low_contrast,
+    open_page,
     page_broker,
     wait_until,
 )
@@ -40,10 +40,9 @@ FOCUSED = """() => {
 
 @contextmanager
 def chromium_page(browser: Any) -> Iterator[Any]:
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    context.set_default_timeout(30_000)
-    yield context.new_page()
-    context.close()
+    page = open_page(browser)
+    yield page
+    page.context.close()
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -191,9 +190,9 @@ def test_a_user_is_muted_and_that_is_undone(broker: PageBroker, page: Any) -> No
 
 
 def test_one_of_two_connections_of_a_user_is_ended(broker: PageBroker, page: Any, browser: Any) -> None:
-    contexts = [browser.new_context() for _ in range(2)]
-    for context in contexts:
-        context.new_page().goto(f"{broker.viewers}/room/{ROOM}?lang=en#t=dev:zoe")
+    pages = [open_page(browser) for _ in range(2)]
+    for each in pages:
+        each.goto(f"{broker.viewers}/room/{ROOM}?lang=en#t=dev:zoe")
     wait_until(lambda: len(broker.call("users.get", user="zoe")["links"]) == 2)
     page.goto(f"{broker.api}/console?lang=en#users/zoe")
     row = page.get_by_role("region", name="Open connections").get_by_role("row").nth(1)
@@ -202,8 +201,8 @@ def test_one_of_two_connections_of_a_user_is_ended(broker: PageBroker, page: Any
     row.get_by_role("button", name="End", exact=True).click()
     page.locator(".toast").get_by_text("Ended").wait_for()
     wait_until(lambda: len(broker.call("users.get", user="zoe")["links"]) == 1)
-    for context in contexts:
-        context.close()
+    for each in pages:
+        each.context.close()
 
 
 def test_a_dead_letter_is_sent_again(broker: PageBroker, page: Any) -> None:
@@ -248,10 +247,7 @@ def test_every_section_is_readable_and_named_at_every_size(
     broker: PageBroker, browser: Any, size: str, theme: str, language: str, tmp_path: Path
 ) -> None:
     broker.call("polls.create", room=ROOM, id=f"q-{size}", title=MARKUP, options=["red", MARKUP[:30]])
-    width, height = SIZES[size]
-    context = browser.new_context(viewport={"width": width, "height": height})
-    page = context.new_page()
-    errors = errors_of(page)
+    page = open_page(browser, SIZES[size])
     page.goto(f"{broker.api}/console?lang={language}&theme={theme}")
     page.locator("#nav a").first.wait_for()
     sections = page.eval_on_selector_all("#nav a", "links => links.map(link => link.hash)")
@@ -264,8 +260,8 @@ def test_every_section_is_readable_and_named_at_every_size(
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{section} scrolls sideways"
         assert page.locator(".problem").count() == 0, section
     assert page.title() != "broken"
-    assert errors == []
-    context.close()
+    assert page.errors == []
+    page.context.close()
 
 
 def test_a_key_for_some_rooms_reviews_a_room_by_its_name(browser: Any, tmp_path: Path) -> None:
@@ -328,8 +324,7 @@ def test_figures_are_marked_as_old_while_the_broker_is_away(browser: Any, tmp_pa
 def test_a_key_is_asked_for_and_sections_that_it_may_not_use_are_away(browser: Any, tmp_path: Path) -> None:
     config = with_key(tmp_path, 'scopes = ["moderation:read", "moderation:write"]')
     with page_broker(tmp_path / "data", config=config) as broker:
-        context = browser.new_context(viewport={"width": 1440, "height": 900})
-        page = context.new_page()
+        page = open_page(browser)
         page.goto(f"{broker.api}/console?lang=en")
         field = page.get_by_label("Key of the control API")
         field.fill("rk_wrong_" + "b" * 32)
@@ -347,4 +342,4 @@ def test_a_key_is_asked_for_and_sections_that_it_may_not_use_are_away(browser: A
         page.get_by_role("button", name="Log out").click()
         assert page.evaluate("document.activeElement.id") == "key"
         assert field.input_value() == ""
-        context.close()
+        page.context.close()

@@ -16,8 +16,8 @@ from tests.support.pages import (
     SIZES,
     PageBroker,
     bad_names,
-    errors_of,
     low_contrast,
+    open_page,
     page_broker,
     wait_until,
 )
@@ -160,7 +160,7 @@ def test_where_the_platform_answers_a_host_asks_it(browser: Any, tmp_path: Path)
     )
     with page_broker(tmp_path / "data", config=config) as broker:
         shop(broker, "desk-paid")
-        page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+        page = open_page(browser)
         page.goto(f"{broker.viewers}/host/desk-paid?lang=en#t=dev:ann:host")
         page.get_by_role("button", name="Packet", exact=True).click()
         page.get_by_role("dialog").get_by_text("the platform pays and starts it").wait_for()
@@ -179,9 +179,7 @@ def test_two_desks_say_what_the_other_does(broker: PageBroker, browser: Any) -> 
     shop(broker, room)
     pages = []
     for host in ("ann", "bob"):
-        context = browser.new_context(viewport={"width": 1440, "height": 900})
-        context.set_default_timeout(30_000)
-        page = context.new_page()
+        page = open_page(browser)
         page.goto(f"{broker.viewers}/host/{room}?lang=en#t=dev:{host}:host")
         page.get_by_role("button", name="Explain next").wait_for()
         page.get_by_text("Celadon mug").first.wait_for()
@@ -223,10 +221,7 @@ def test_the_desk_is_readable_and_named_at_every_size(
     broker: PageBroker, browser: Any, size: str, theme: str, language: str
 ) -> None:
     shop(broker, "desk-looks")
-    width, height = SIZES[size]
-    context = browser.new_context(viewport={"width": width, "height": height})
-    page = context.new_page()
-    errors = errors_of(page)
+    page = open_page(browser, SIZES[size])
     page.goto(f"{broker.viewers}/host/desk-looks?lang={language}&theme={theme}")
     page.locator("#order li").nth(2).wait_for()
     for pane in ("order", "launch", "asks") if size == "phone" else ("",):
@@ -235,8 +230,8 @@ def test_the_desk_is_readable_and_named_at_every_size(
         assert bad_names(page) == []
         assert low_contrast(page) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert errors == []
-    context.close()
+    assert page.errors == []
+    page.context.close()
 
 
 def test_the_fold_of_questions_and_activities() -> None:
@@ -360,9 +355,7 @@ def test_a_read_that_a_busy_broker_refuses_is_made_again(broker: PageBroker, pag
 
 def test_a_restart_of_the_broker_takes_nothing_from_the_desk(browser: Any, tmp_path: Path) -> None:
     port = free_port()
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    context.set_default_timeout(30_000)
-    page = context.new_page()
+    page = open_page(browser)
     with page_broker(tmp_path / "data", port=port) as broker:
         shop(broker, "desk-again")
         page.goto(f"{broker.viewers}/host/desk-again?lang=en")
@@ -377,7 +370,7 @@ def test_a_restart_of_the_broker_takes_nothing_from_the_desk(browser: Any, tmp_p
         page.locator(".now h2", has_text="Celadon mug").wait_for()
         page.get_by_role("button", name="Explain next").click()
         wait_until(lambda: activity(broker, "desk-again", "products")["explaining"]["product"] == "mug-2")
-    context.close()
+    page.context.close()
 
 
 def test_the_desk_and_the_console_are_light(broker: PageBroker, page: Any) -> None:

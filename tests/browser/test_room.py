@@ -33,7 +33,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageBroker]:
 def test_two_viewers_go_through_a_whole_show(broker: PageBroker, viewers: Viewers) -> None:
     room = "show"
     broker.call("rooms.open", room=room, title="Autumn mugs")
-    ann, bob = (viewers.open(broker, room, user) for user in ("ann", "bob"))
+    ann = viewers.open(broker, room, "ann", reduced_motion="no-preference")
+    bob = viewers.open(broker, room, "bob")
     ann.get_by_role("heading", name="Autumn mugs").wait_for()
 
     # Chat: what one says the other sees, and what became of it stands under it.
@@ -298,7 +299,7 @@ def test_without_a_network_the_page_says_so_and_keeps_the_text(broker: PageBroke
 def test_a_flood_flies_without_overlap(broker: PageBroker, viewers: Viewers) -> None:
     room = "flood"
     broker.call("rooms.open", room=room, title="Flood")
-    page = viewers.open(broker, room, "ann")
+    page = viewers.open(broker, room, "ann", reduced_motion="no-preference")
     page.evaluate("roomcastPage.stage.set({ density: 1 }); roomcastPage.stage.resetStats()")
     overlaps = 0
     for second in range(4):
@@ -325,7 +326,7 @@ def test_a_flood_flies_without_overlap(broker: PageBroker, viewers: Viewers) -> 
 
 def test_nothing_flies_with_reduced_motion(broker: PageBroker, viewers: Viewers) -> None:
     broker.call("rooms.open", room="still", title="Still")
-    page = viewers.open(broker, "still", "ann", reduced_motion="reduce")
+    page = viewers.open(broker, "still", "ann")
     for number in range(6):
         publish(broker, "still", 1, [f"text {number}", None], f"u{number}")
     line(page, "text 5").wait_for()
@@ -360,7 +361,7 @@ def test_the_room_is_readable_and_named_at_every_size(
     broker.call("coupons.create", room, room=room, id="new", count=2, title="Ten off")
     width, height = SIZES[size]
     page = viewers.open(
-        broker, room, "ann", language, viewport={"width": width, "height": height}, color_scheme=theme,
+        broker, room, "ann", language, size=(width, height), color_scheme=theme,
     )  # fmt: skip
     page.locator(".act.coupon").wait_for(state="attached")
     panes = ("goods", "ranks", "mine", "chat")

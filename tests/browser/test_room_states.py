@@ -124,7 +124,7 @@ def test_what_is_deleted_leaves_the_list_the_picture_and_the_paid_messages(
     broker: PageBroker, viewers: Viewers
 ) -> None:
     broker.call("rooms.open", room="gone", title="Gone")
-    page = viewers.open(broker, "gone", "ann")
+    page = viewers.open(broker, "gone", "ann", reduced_motion="no-preference")
     publish(broker, "gone", 1, ["stays", None], "bob")
     publish(broker, "gone", 1, ["an insult", None], "eve", "Eve")
     paid = {"order_id": "h-1", "user_id": "eve", "name": "Eve", "text": "paid insult", "cents": 5000}
@@ -249,7 +249,7 @@ COVERED = """() => {
 
 def test_a_paid_message_covers_no_danmaku_and_no_control(broker: PageBroker, viewers: Viewers) -> None:
     broker.call("rooms.open", room="paid", title="Paid messages beside the name of a long room")
-    page = viewers.open(broker, "paid", "ann")
+    page = viewers.open(broker, "paid", "ann", reduced_motion="no-preference")
     for number in range(2):
         paid = {"order_id": f"p-{number}", "user_id": "zoe", "name": "Zoe", "cents": 5000, "text": "red one " * 9}
         broker.call("messages.publish", room="paid", type=14, payload=paid)

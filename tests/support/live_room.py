@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.pages import PageBroker, errors_of, wait_until
+from tests.support.pages import PageBroker, open_page, wait_until
 
 __all__ = ["Viewers", "line", "now_ms", "publish", "say", "wait_shown"]
 
@@ -19,16 +19,12 @@ class Viewers:
         self.pages: list[Any] = []
 
     def open(self, broker: PageBroker, room: str, user: str, language: str = "en", **options: Any) -> Any:
-        """Open a room as a user and wait until it is there. ``options``: of the browser's context, and ``origin``
+        """Open a room as a user and wait until it is there. ``options``: of `open_page`, and ``origin``
         where the broker is reached by another one, ``state`` that is waited for, ``prepare``: called with the page
         before it is loaded."""
         origin, state = options.pop("origin", broker.viewers), options.pop("state", None)
         prepare: Callable[[Any], None] = options.pop("prepare", lambda page: None)
-        options.setdefault("viewport", {"width": 1440, "height": 900})
-        context = self._browser.new_context(**options)
-        context.set_default_timeout(90_000)  # tests run beside other work
-        page = context.new_page()
-        page.errors = errors_of(page)
+        page = open_page(self._browser, **options)
         self.pages.append(page)
         prepare(page)
         page.goto(f"{origin}/room/{room}?lang={language}&user={user}")
@@ -37,10 +33,7 @@ class Viewers:
 
     def open_desk(self, broker: PageBroker, room: str, token: str = "") -> Any:
         """Open the host desk of a room, as the platform itself, or with a token."""
-        context = self._browser.new_context(viewport={"width": 1440, "height": 900})
-        context.set_default_timeout(90_000)
-        page = context.new_page()
-        page.errors = errors_of(page)
+        page = open_page(self._browser)
         self.pages.append(page)
         page.goto(f"{broker.viewers}/host/{room}?lang=en" + (f"#t={token}" if token else ""))
         page.locator("#title").wait_for()

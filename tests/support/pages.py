@@ -118,6 +118,30 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+def open_context(
+    browser: Any, size: tuple[int, int] = (1440, 900), *, reduced_motion: str = "reduce", **options: Any
+) -> Any:
+    """Return a context of so many pixels whose waits have the time that tests beside other work need.
+
+    ``reduced_motion``: "no-preference" where a test looks at what moves. Elsewhere nothing moves: a browser without a
+    graphics processor draws sixty pictures a second of whatever does, which was half of all that these tests took.
+    ``options``: of the browser's context.
+    """
+    width, height = size
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, reduced_motion=reduced_motion, **options
+    )  # fmt: skip
+    context.set_default_timeout(90_000)
+    return context
+
+
+def open_page(browser: Any, size: tuple[int, int] = (1440, 900), **options: Any) -> Any:
+    """Return a page with a context of its own (see `open_context`), which collects its ``errors``."""
+    page = open_context(browser, size, **options).new_page()
+    page.errors = errors_of(page)
+    return page
+
+
 def errors_of(page: Any) -> list[str]:
     """Collect what goes wrong in a page from now on: exceptions, errors on its console, violations of its policy."""
     found: list[str] = []
