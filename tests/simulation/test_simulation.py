@@ -80,7 +80,7 @@ def test_many_worlds() -> None:
 @pytest.mark.slow
 def test_small_queues_bring_a_broker_to_overload() -> None:
     """A higher stage occurs in one of a hundred worlds, which are too few for `EXPECTED_EVENTS`."""
-    worlds = (simulate(seed, burst=12, total_bytes=2048, link_bytes=1024) for seed in (10, 21, *range(30, 60)))
+    worlds = (simulate(seed, burst=12, total_bytes=2048, link_bytes=1024) for seed in (44, 10, 21, *range(30, 60)))
     assert any("overload stage" in what for world in worlds for what in world.happened)
 
 
