@@ -242,7 +242,7 @@ class RedisEngine(RedisUsers):
             since = self._down_since
             words = "" if since is None else f"it was down for {trio.current_time() - since:.1f} s"
             self._down_since = None
-            log.info("engine answers", url=str(self._settings.url), after=words)
+            log.info("engine answers", url=str(self._settings.url), detail=words)
             if self._listener is not None:
                 self._listener.link_changed(EngineLinkState.UP, words)
 

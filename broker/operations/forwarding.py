@@ -34,6 +34,8 @@ PATIENCE_S = 2.0
 unknown, and the key decides."""
 READ_PATIENCE_S = 30.0
 """How long it may take for a read: a report of a long room is one."""
+LOOK_PATIENCE_S = 1.0
+"""How long a node that is asked for a room that it does not own finds out whether it is to own it."""
 RETRY_MS = 1000
 MAX_WAITING = 2000
 """Calls that wait for one other node."""
@@ -103,6 +105,9 @@ class OwnersOfCalls(Protocol):
 
     def forget(self, name: str) -> None:
         """Forget who owns a room: it has said that it does not."""
+
+    def look_again(self, name: str) -> None:
+        """Look a room up that is wanted of this node, whatever it knew of the owner."""
 
     def may_answer(self) -> bool:
         """Return whether this node may answer from memory."""
@@ -321,11 +326,10 @@ class CallForwarding:
     async def _answer(self, node: str, call: CallAsked) -> None:
         row = BY_NUMBER.get(call.operation)
         is_for_this = not call.room and row is not None and row.name in MERGED
-        is_owner = self._owners.owner_of(call.room) == self._owners.node
+        names = [call.room]
         if row is not None and row.name == PUBLISH_MANY:
             names = _rooms_of_items(_read_caller(call.caller), row, call.arguments)
-            is_owner = all(self._owners.owner_of(name) == self._owners.node for name in names)
-        if row is None or not (is_for_this or is_owner):
+        if row is None or not (is_for_this or await self._is_owner(names)):
             self._send(node, CallReturned(call.id, b"", refusal=()))
             return
         try:
@@ -342,6 +346,18 @@ class CallForwarding:
             refusal = int(ErrorCode.INTERNAL_ERROR), "the owner of the room has a defect, whose log has the call", "", 0
             answer = CallReturned(call.id, b"", refusal=refusal)
         self._send(node, answer)
+
+    async def _is_owner(self, names: list[str]) -> bool:
+        """Return whether this node owns all of some rooms; the others are looked up, for their records may name it."""
+        others = {name for name in names if self._owners.owner_of(name) != self._owners.node}
+        for name in others:
+            self._owners.look_again(name)
+        with trio.move_on_after(LOOK_PATIENCE_S):
+            for name in others:
+                if await self._owners.wait_found(name) != self._owners.node:
+                    return False
+            return True
+        return False
 
     def answered(self, answer: CallReturned) -> None:
         """Take the answer to a call of this node."""

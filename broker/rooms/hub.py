@@ -63,6 +63,7 @@ from protocol.messages import Account
 __all__ = ["Hub"]
 
 log = structlog.get_logger("roomcast.hub")
+GOES_ON = "the room goes on at another node"
 
 CHECKPOINT_S = 1.0
 """How often totals are written, and so the likes that a kill can cost; one row a changed room, in one commit."""
@@ -319,7 +320,7 @@ class Hub:
         """End a room here, without its members, that goes on at another node."""
         if self._by_name.get(room.name) is room:
             del self._by_name[room.name]
-        room.end(LeaveReason.ROOM_IDLE)
+        room.end(LeaveReason.ROOM_IDLE, GOES_ON)
 
     def _masks_guests(self, tenant: TenantUse | None) -> bool:
         """Return whether guests get masks in rooms of a tenant, None = the default one."""
@@ -482,7 +483,8 @@ class Hub:
             self.end_run(room)
             if room.has_crashed:
                 await self._read_activities(room)
-            log.info("room ended", room=room.name, number=room.number, reason=room.ended[0].name)
+            if room.ended[1] != GOES_ON:
+                log.info("room ended", room=room.name, number=room.number, reason=room.ended[0].name)
         finally:
             if self._by_number.get(room.number) is room:
                 del self._by_number[room.number]

@@ -61,14 +61,18 @@ class NodeSender:
             batch = pack_batch(self._engine.node, self._life(), waiting.number, records)
             self._engine.publish_node(node, batch)  # where it is dropped, the receiver sees the gap
 
+    def flush(self) -> None:
+        """Give all that waits to the engine."""
+        for node, waiting in list(self._by_node.items()):
+            self._flush(node, waiting)
+
     async def run(self) -> None:
         """Send until cancelled."""
         while True:
             await self._work.wait()
             await trio.sleep(GATHER_S)
             self._work = trio.Event()
-            for node, waiting in list(self._by_node.items()):
-                self._flush(node, waiting)
+            self.flush()
 
 
 def _nbytes(record: NodeMessage) -> int:

@@ -7,6 +7,10 @@ by that node without a request, once its owner is gone. Rooms move to a node tha
 A node whose lease was lost answers nothing from memory until it has claimed its rooms again with the fences it held:
 granted means that no other node had them meanwhile, so the state in memory is right; else it is dropped. See
 `broker.core.nodes.membership` for who may claim, `broker.engine.base` for what makes it safe.
+
+A record may name a live node that does not own the room: its claim or release had no answer, or it was started again at
+once. Other nodes take it for the owner, so only this node can end that: it looks such rooms up by itself (`unsettled`),
+and those that it is asked for (`look_again`).
 """
 
 from __future__ import annotations
@@ -19,7 +23,17 @@ import trio
 
 from broker.core.nodes.membership import BEAT_S, JOIN_DELAY_S, NodeLease, NodeTable, Peer
 from broker.core.nodes.moves import Moves
-from broker.engine.base import Engine, EngineError, Granted, Held, LogItem, NodeRecord, OwnerRecord
+from broker.engine.base import (
+    Engine,
+    EngineError,
+    EngineUnavailable,
+    Granted,
+    Held,
+    LogItem,
+    NodeBirth,
+    NodeRecord,
+    OwnerRecord,
+)
 from broker.rooms.shared_ledger import AGAIN
 from protocol.frames import pack_body, unpack_body
 
@@ -39,6 +53,8 @@ MAX_KNOWN = 100_000
 """Owners that are known; beyond, the one looked up longest ago is forgotten."""
 MAX_CLAIMING = 16
 """Rooms that are claimed and read at a time: more would hold up every other command."""
+ANSWER_S = 4 * BEAT_S
+"""How long the engine has for the answers of one beat."""
 WORK_S = 1.0
 """Time between two looks for rooms that have work and no owner."""
 MAX_WITH_WORK = 10_000
@@ -98,6 +114,10 @@ class RoomOwners:
         self._known: dict[str, str] = {}
         self._looking: dict[str, list[OnFound]] = {}
         self._claiming = trio.Semaphore(MAX_CLAIMING)
+        self._claims: dict[str, trio.Event] = {}
+        """Rooms that are being claimed, with what is set at the end of that."""
+        self.unsettled: set[str] = set()
+        """Rooms that this node does not own, and whose record may name it: each beat looks at them."""
         self._nodes_lock = trio.Lock()
         self._moves = Moves()
         self._moving: set[str] = set()
@@ -140,6 +160,11 @@ class RoomOwners:
         """Forget who owns a room: it has said that it does not."""
         self._known.pop(name, None)
 
+    def look_again(self, name: str) -> None:
+        """Look a room up that is wanted of this node, whatever it knew of the owner."""
+        self.forget(name)
+        self.find(name, lambda found: None)
+
     async def _look(self, name: str) -> None:
         found = False
         try:
@@ -157,12 +182,17 @@ class RoomOwners:
 
     async def _try(self, name: str) -> bool:
         """Look a room up once; return whether its owner is known now."""
+        if (claim := self._claims.get(name)) is not None:
+            await claim.wait()
         if name in self.fences:
             return True
         if name in self._moving:
             return False
         record = await self.engine.owner(name)
         owner = None if record is None or not record.node else record.node
+        if owner == self.node and record is not None and self.is_leaving:
+            await self.engine.release(name, record.fence)
+            owner = None
         now = self._clock()
         if owner is not None and owner != self.node and owner in self.table.peers:
             self._learn(name, owner)
@@ -194,24 +224,52 @@ class RoomOwners:
             del self._known[next(iter(self._known))]
 
     async def _claim(self, name: str, record: OwnerRecord | None) -> bool:
-        async with self._claiming:
-            if name in self.fences or name in self._moving:
-                return name in self.fences
-            marker = LogItem(0, MARKER_KIND, self._at_ms(), pack_body((self.node,)))
-            answer = await self.engine.claim(name, 0 if record is None else record.fence, marker)
-            if not isinstance(answer, Granted):
-                return False
-            if not await self._rooms.owned(name, answer):
-                await self.engine.release(name, answer.fence)
-                return False
-            self.fences[name] = answer.fence
-            self._known.pop(name, None)
-            log.info("room claimed", room=name, fence=answer.fence, before="" if record is None else record.node)
-            return True
+        """Claim a room; return whether this node owns it. A claim that has begun goes on to its end, however long the
+        log of the room is: who waits for it may give up before."""
+        if self._nursery is None:
+            return False
+        done = self._claims[name] = trio.Event()
+        self._nursery.start_soon(self._claim_to_end, name, record, done)
+        await done.wait()
+        return name in self.fences
+
+    async def _claim_to_end(self, name: str, record: OwnerRecord | None, done: trio.Event) -> None:
+        try:
+            async with self._claiming:
+                if name not in self.fences and name not in self._moving:
+                    await self._claim_now(name, record)
+        except EngineError as error:
+            self.unsettled.add(name)
+            log.info("a room cannot be claimed now", room=name, why=str(error))
+        finally:
+            del self._claims[name]
+            done.set()
+
+    async def _claim_now(self, name: str, record: OwnerRecord | None) -> None:
+        marker, life = LogItem(0, MARKER_KIND, self._at_ms(), pack_body((self.node,))), self.lease.incarnation
+        answer = await self.engine.claim(name, 0 if record is None else record.fence, marker)
+        if not isinstance(answer, Granted):
+            if answer.owner.node == self.node:
+                self.unsettled.add(name)
+            return
+        if not await self._rooms.owned(name, answer):
+            await self.engine.release(name, answer.fence)
+            return
+        self.fences[name] = answer.fence
+        if self.lease.incarnation != life:
+            # The lease was lost meanwhile, so that another node may have claimed it, and it is not claimed again.
+            log.info("a room was claimed by an earlier life of this node", room=name)
+            self.drop(name)
+            self._rooms.lost(name)
+            return
+        self.unsettled.discard(name)
+        self._known.pop(name, None)
+        log.info("room claimed", room=name, fence=answer.fence, before="" if record is None else record.node)
 
     def drop(self, name: str) -> None:
         """Take that this node does not own a room any more."""
-        self.fences.pop(name, None)
+        if self.fences.pop(name, None) is not None:
+            self.unsettled.add(name)
 
     async def release(self, name: str, heir: str | None) -> None:
         """Give a room up, and notify the node that is to claim it, None = none is known."""
@@ -226,6 +284,7 @@ class RoomOwners:
             if heir is not None:
                 self._rooms.wanted(heir, name)
         except EngineError as error:
+            self.unsettled.add(name)
             log.warning("a room is not released", room=name, why=str(error))
         finally:
             self._moving.discard(name)
@@ -261,8 +320,18 @@ class RoomOwners:
             return
         self._work_at = now + WORK_S
         for name in (*self.always, *await self.engine.outbox_rooms(MAX_WITH_WORK)):
-            if self.owner_of(name) is None and self.table.placed_on(name, now) == self.node:
+            # Who was known as the owner may have released it, and not reached this node.
+            if name not in self.fences and self.table.placed_on(name, now) == self.node:
                 self.find(name, lambda found: None)
+
+    async def _settle(self) -> None:
+        """Look up the rooms that this node does not own where the record names it."""
+        for name in self.unsettled - self._moving - self.fences.keys():
+            record = await self.engine.owner(name)
+            if record is not None and record.node == self.node:
+                self.find(name, lambda found: None)
+            elif name not in self._claims:
+                self.unsettled.discard(name)
 
     # ---- the lease
 
@@ -290,34 +359,61 @@ class RoomOwners:
     async def _beat(self) -> None:
         sent_at = self._clock()
         body = pack_body((1.0, self.is_leaving, self._address))
+        birth: NodeBirth | None = None
         try:
-            with trio.move_on_after(4 * BEAT_S):
+            with trio.move_on_after(ANSWER_S) as answering:
                 if self.lease.incarnation and await self.engine.beat(self.lease.incarnation, body):
                     self.lease.confirmed(sent_at, self._clock())
                 else:
                     if self.lease.incarnation:
                         log.warning("the lease of this node was lost", rooms=len(self.fences))
                         self.lease.lost("")
-                    await self._begin_life(body)
+                    birth = await self.engine.born(body)
+            if answering.cancelled_caught:
+                return
+            if birth is not None:
+                await self._begin_life(birth, body, sent_at)
+            with trio.move_on_after(ANSWER_S):
                 await self._look_at_nodes(self._clock())
                 self._move()
                 await self._find_work()
+                await self._settle()
         except EngineError as error:
             log.info("no beat", why=str(error))
 
-    async def _begin_life(self, body: bytes) -> None:
-        """Become a new incarnation, and claim the rooms of the last one again.
+    async def _begin_life(self, birth: NodeBirth, body: bytes, sent_at: float) -> None:
+        """Claim the rooms of the last life again, as a new incarnation.
 
-        The lease begins when all have been claimed: until then this node answers nothing from memory. An error on the
-        way leaves it without an incarnation, and the next beat begins again.
+        The lease begins when all have been claimed: until then this node answers nothing from memory. That may take
+        longer than a lease, which is kept meanwhile. An error on the way leaves this node without an incarnation, and
+        the next beat begins again.
         """
-        sent_at = self._clock()
-        birth = await self.engine.born(body)
         self.table.found_data_set(birth.lineage_age_ms / 1000, self._clock())
         errors: list[EngineError] = []
-        async with trio.open_nursery() as nursery:
-            for name in list(self.fences):
-                nursery.start_soon(self._claim_again, name, errors)
+        async with trio.open_nursery() as life:
+
+            async def keep() -> None:
+                nonlocal sent_at
+                while True:
+                    await trio.sleep(BEAT_S)
+                    begun_at = self._clock()
+                    try:
+                        with trio.move_on_after(ANSWER_S) as answering:
+                            is_kept = await self.engine.beat(birth.incarnation, body)
+                    except EngineError:
+                        continue
+                    if answering.cancelled_caught:
+                        continue
+                    if not is_kept:
+                        errors.append(EngineUnavailable("the lease was lost again"))
+                        life.cancel_scope.cancel()
+                    sent_at = begun_at
+
+            life.start_soon(keep)
+            async with trio.open_nursery() as claims:
+                for name in list(self.fences):
+                    claims.start_soon(self._claim_again, name, errors)
+            life.cancel_scope.cancel()
         if errors:
             raise errors[0]
         self.lease.incarnation = birth.incarnation

@@ -81,4 +81,6 @@ class LogLink:
         if isinstance(record, LogFollowed):
             self._log.reported(node, record.fact, record.links)
         elif not self._logs.append_for_all(record.body):
+            if BROKER_LOG not in self._owners.fences:
+                self._owners.look_again(BROKER_LOG)
             self._send(node, Moved(BROKER_LOG))

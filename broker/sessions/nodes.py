@@ -8,6 +8,7 @@ an owner is gone, the next one opens the room, and the links of all nodes go on 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -109,6 +110,10 @@ class Nodes:
         self._heard: dict[str, tuple[str, int]] = {}
         """Incarnation and number of the last batch of each node."""
         self._empty_since: dict[str, float] = {}
+        self._finding: set[str] = set()
+        """Rooms with viewers here that are looked up."""
+        self._to_find: set[str] = set()
+        """Those whose owner was not found: they are looked up again soon."""
         self._stream: str = ""
         self._nursery: trio.Nursery | None = None
         hub.may_open = lambda name: name in self.owners.fences
@@ -150,6 +155,9 @@ class Nodes:
         """Give all rooms up, so that other nodes take them: this node is about to stop."""
         await self.owners.start_leaving()
         await self.owners.release_all()
+        self._sender.flush()
+        with suppress(EngineError):
+            await self.engine.nodes()  # answered behind it: the next owners are notified before this node ends
 
     # ---- requests of viewers here
 
@@ -197,6 +205,7 @@ class Nodes:
         if owner == self.node:
             return False
         if isinstance(link, RemoteSession):  # its node will know the owner when it comes again
+            self.owners.look_again(name)
             link.on_moved(name)
             link.reply_acks(0, [AckResult(sequence, Outcome.UNAVAILABLE, RETRY_MS)])
         elif owner is None:
@@ -383,15 +392,18 @@ class Nodes:
                 self._find_again(room.name)
 
     def _find_again(self, name: str) -> None:
-        self.owners.find(name, partial(self._on_found_again, name))
+        if name not in self._finding:
+            self._finding.add(name)
+            self.owners.find(name, partial(self._on_found_again, name))
 
     def _on_found_again(self, name: str, found: bool) -> None:
         """Go on at the owner that a room has now."""
+        self._finding.discard(name)
         room, owner = self.edge_rooms.get(name), self.owners.owner_of(name)
         if room is None or owner == self.node or not len(room.members):
             return
         if not found or owner is None:
-            self._find_again(name)
+            self._to_find.add(name)
             return
         room.owner = owner
         for member in room.members_here():
@@ -500,8 +512,7 @@ class Nodes:
             case LinkDisplaced(name):
                 self.user_links.displaced(name)
             case Wanted(name):
-                self.owners.forget(name)  # its owner may have released it for this node
-                self.owners.find(name, lambda found: None)
+                self.owners.look_again(name)  # its owner may have released it for this node
 
     def _moved(self, name: str) -> None:
         self.owners.forget(name)
@@ -553,6 +564,9 @@ class Nodes:
                 if not mirrored.members.remote:
                     mirrored.members.mirror = None
             await self._note_idle()
+            to_find, self._to_find = self._to_find, set()
+            for name in to_find:
+                self._find_again(name)
             for name, room in list(self.edge_rooms.items()):
                 room.ask_again()
                 if len(room.members) or room.when_subscribed:

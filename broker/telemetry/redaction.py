@@ -23,9 +23,9 @@ __all__ = ["format_traceback", "redact"]
 PLAIN_FIELDS = frozenset(
     {
         "address", "addresses", "before", "changed", "detail", "effect", "encoding", "endpoint", "error", "event",
-        "exception", "header", "id", "job", "kind", "level", "mode", "node", "of", "operation", "path", "policy",
-        "problems", "proxy", "remedy", "request_id", "room", "row", "settings", "signal", "stage", "state", "task",
-        "tenant", "timestamp", "topic", "url", "urls", "why",
+        "exception", "header", "heir", "id", "job", "kind", "level", "mode", "node", "of", "operation", "path", "peer",
+        "policy", "problems", "proxy", "remedy", "request_id", "room", "row", "settings", "signal", "stage", "state",
+        "task", "tenant", "timestamp", "topic", "url", "urls", "why",
     }
 )  # fmt: skip
 """Fields whose texts are the broker's own, or name things: rooms, endpoints, files, settings, machines."""

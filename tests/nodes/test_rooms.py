@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 
 from broker import OperationError
+from broker.core.nodes.membership import LEASE_S
+from broker.rooms import owners
 from protocol.codes import ErrorCode, LeaveReason, MessageType, Outcome
 from protocol.messages import Ack, Call, ErrorReply, Event, Joined, Left, Post, Result, State, Tick
 from tests.support.broker import RawLink, joined_link, raw_link
@@ -152,3 +155,42 @@ async def test_a_node_that_knows_an_earlier_owner_is_led_to_the_owner_of_now() -
                 await app.send((Post(MessageType.ANNOUNCEMENT, "m4", ("公告",), room_name=rooms[2]), 0, sequence))
                 outcomes.append((await app.expect(Ack))[1].results[0].outcome)
             assert outcomes == [Outcome.UNAVAILABLE, Outcome.ACCEPTED]
+
+
+async def test_an_owner_that_is_started_again_at_once_is_the_owner_again_when_another_node_asks_it() -> None:
+    async with running_nodes("a", "b", **MEMORY_ONLY) as nodes:
+        tables = [node.nodes.owners.table for node in nodes.by_name.values()]
+        await until(lambda: all(len(table.settled(trio.current_time(), LEASE_S)) == 2 for table in tables))
+        room = nodes.room_on("b")
+        other = nodes["a"].broker
+        await other.call("rooms.open", room=room)
+        assert nodes.owner_of(room) is nodes["b"]
+        nodes["b"].kill()
+        await nodes.start("b")  # the engine's record of the room names it, and it is alive
+        await until(lambda: nodes["a"].nodes.owners.owner_of(room) is None)
+        assert (await other.call("rooms.open", room=room)).room == room
+        assert nodes.owner_of(room) is nodes["b"]
+
+
+async def test_viewers_of_a_room_that_cannot_be_looked_up_now_go_on_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_nodes("a", "b", **MEMORY_ONLY) as nodes:
+        room = nodes.room_on("a")
+        async with joined_link(nodes["b"].broker, "dev:ben", room) as (ben, ben_room):
+            monkeypatch.setattr(owners, "MAX_LOOKING", 0)  # as many rooms are looked up as may be
+            nodes["a"].kill()
+            await until(lambda: nodes["b"].nodes.owners.owner_of(room) is None)
+            monkeypatch.undo()
+            await until(lambda: (found := nodes["b"].broker.hub.find(room)) is not None and found.state.online == 1)
+            await ben.post(ben_room, 3, MessageType.DANMAKU, ("还在吗",))
+            assert "还在吗" in await texts(ben, ben_room, "还在吗")
+
+
+async def test_a_node_that_has_drained_has_notified_the_next_owner() -> None:
+    async with running_nodes("a", "b", **MEMORY_ONLY) as nodes:
+        tables = [node.nodes.owners.table for node in nodes.by_name.values()]
+        await until(lambda: all(len(table.settled(trio.current_time(), LEASE_S)) == 2 for table in tables))
+        room = nodes.room_on("b")
+        await nodes["a"].broker.call("rooms.open", room=room)
+        await nodes["b"].nodes.drain()
+        nodes["b"].kill()  # nothing that it sends later arrives
+        await until(lambda: room in nodes["a"].nodes.owners.fences)

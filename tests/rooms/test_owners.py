@@ -226,3 +226,122 @@ async def test_rooms_with_work_are_claimed_when_their_owner_is_gone_and_others_a
         await trio.sleep(LEASE_S + 5)
         assert list(second.fences) == ["live-2"]
         nursery.cancel_scope.cancel()
+
+
+async def test_a_room_whose_release_was_lost_is_owned_again_without_being_asked_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    data, rooms = some_data(), Rooms()
+    engine = WatchedEngine(MemoryBus(data), "a")
+    async with trio.open_nursery() as nursery:
+        owners = await a_node(nursery, engine, rooms)
+        assert await owners.wait_found("live-1") == "a"
+        engine.faults = MemoryFaults(lambda name: RequestFault.LOST if name == "release" else RequestFault.NONE)
+        await owners.release("live-1", None)
+        assert owners.owner_of("live-1") is None
+        await trio.sleep(2 * BEAT_S)
+        assert list(owners.fences) == ["live-1"]
+        assert not owners.unsettled
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_node_that_drains_releases_a_room_whose_first_release_was_lost(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    data, rooms = some_data(), Rooms()
+    engine = WatchedEngine(MemoryBus(data), "a")
+    async with trio.open_nursery() as nursery:
+        owners = await a_node(nursery, engine, rooms)
+        assert await owners.wait_found("live-1") == "a"
+        await owners.start_leaving()
+        engine.faults = MemoryFaults(lambda name: RequestFault.LOST if name == "release" else RequestFault.NONE)
+        await owners.release_all()
+        engine.faults = MemoryFaults()
+        await trio.sleep(2 * BEAT_S)
+        record = data.owner("live-1")
+        assert record is not None
+        assert record.node == ""
+        assert not owners.fences
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_room_with_work_is_claimed_by_a_node_that_was_not_notified_of_its_release(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    data = some_data()
+    bus = MemoryBus(data)
+    async with trio.open_nursery() as nursery:
+        first = await a_node(nursery, WatchedEngine(bus, "a"), Rooms())
+        assert await first.wait_found("live-1") == "a"
+        record = data.owner("live-1")
+        assert record is not None
+        data.append("a", "live-1", record.fence, record.last_offset, 0, [fact()], [report()], (), False)
+        second = await a_node(nursery, WatchedEngine(bus, "b"), Rooms())
+        assert await second.wait_found("live-1") == "a"
+        await trio.sleep(LEASE_S)
+        await first.start_leaving()
+        await first.release("live-1", None)
+        await trio.sleep(4 * BEAT_S)
+        assert "live-1" in second.fences
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_node_keeps_its_lease_while_it_claims_its_rooms_again(autojump_clock: trio.testing.MockClock) -> None:
+    data, rooms = some_data(), Rooms()
+    engine = WatchedEngine(MemoryBus(data), "a")
+    names = [f"live-{number}" for number in range(100)]
+    async with trio.open_nursery() as nursery:
+        owners = await a_node(nursery, engine, rooms)
+        for name in names:
+            await owners.wait_found(name)
+        engine.faults = MemoryFaults(delay_s=lambda name: 0.5 if name == "claim" else 0.0)
+        data.born("a", b"")  # 16 at a time: more than a lease, and than the engine has for one beat
+        await trio.sleep(20 * BEAT_S)
+        assert owners.may_answer()
+        assert sorted(owners.fences) == sorted(names)
+        nursery.cancel_scope.cancel()
+
+
+class SlowRooms(Rooms):
+    """Rooms whose logs are read when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = trio.Event()
+
+    async def owned(self, name: str, granted: Granted) -> bool:
+        await self.read.wait()
+        return True
+
+
+async def test_a_claim_goes_on_when_nobody_waits_for_it_any_more(autojump_clock: trio.testing.MockClock) -> None:
+    data, rooms = some_data(), SlowRooms()
+    async with trio.open_nursery() as nursery:
+        owners = await a_node(nursery, WatchedEngine(MemoryBus(data), "a"), rooms)
+        assert await owners.wait_found("live-1") is None
+        fence = data.owner("live-1")
+        rooms.read.set()
+        await trio.lowlevel.checkpoint()
+        assert await owners.wait_found("live-1") == "a"
+        assert data.owner("live-1") == fence, "it was claimed once"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_claim_of_an_earlier_life_owns_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    data, rooms = some_data(), SlowRooms()
+    async with trio.open_nursery() as nursery:
+        owners = await a_node(nursery, WatchedEngine(MemoryBus(data), "a"), rooms)
+        owners.find("live-1", lambda found: None)
+        await trio.sleep(BEAT_S)
+        record = data.owner("live-1")
+        assert record is not None
+        data.born("a", b"")  # the lease is lost while the log is read, and another node claims the room
+        data.born("b", pack_body((1.0, False, "")))
+        assert isinstance(data.claim("b", "live-1", record.fence, LogItem(0, 0, 0, b""), 0, 0), Granted)
+        await trio.sleep(2 * BEAT_S)
+        assert owners.may_answer()
+        rooms.read.set()
+        await trio.sleep(0.01)
+        assert not owners.fences
+        assert rooms.given_up == ["live-1"]
+        nursery.cancel_scope.cancel()
