@@ -15,7 +15,8 @@ import trio
 
 from broker.config.redis_url import RedisUrl
 from broker.engine.link import Command, pack
-from broker.engine.redis import RedisEngine, RedisSettings
+from broker.engine.redis import RedisEngine
+from broker.engine.redis_settings import RedisSettings
 
 __all__ = ["EVERYSEC", "RedisProcess", "ask", "cpu_of", "redis_process", "redis_program"]
 

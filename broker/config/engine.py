@@ -19,8 +19,8 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     and one process keeps everything for itself."""
 
     url: Annotated[str, Meta(min_length=1)] | None = None
-    """redis://[USER@]HOST[:PORT][/DATABASE], rediss:// with TLS, unix:///PATH, or sentinel://HOST,HOST/SERVICE and
-    sentinels:// with TLS. Not set = no engine."""
+    """redis://[USER@]HOST[:PORT][/DATABASE], rediss:// with TLS, unix:///PATH, sentinel://HOST,HOST/SERVICE and
+    sentinels:// with TLS, or redis+cluster://HOST,HOST and rediss+cluster:// with TLS. Not set = no engine."""
     password: Annotated[str, Meta(max_length=4096, extra={"secret": True})] | None = None
     """Password for the server; better in password_file or in ROOMCAST_ENGINE__PASSWORD. One in the URL is taken too."""
     password_file: Annotated[str, Meta(min_length=1)] | None = None
@@ -106,7 +106,10 @@ def engine_conflicts(engine: EngineConfig) -> Iterator[tuple[tuple[str, ...], st
         if file is None:
             continue
         if not url.is_tls:
-            yield (f"engine.{name}", "engine.url"), "is for a URL with TLS: rediss:// or sentinels://"
+            yield (
+                (f"engine.{name}", "engine.url"),
+                "is for a URL with TLS: rediss://, sentinels:// or rediss+cluster://",
+            )
         try:
             read_bytes_of(file)
         except FileError as error:

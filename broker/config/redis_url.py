@@ -5,34 +5,41 @@ from __future__ import annotations
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["RedisUrl", "parse_url"]
+__all__ = ["Address", "RedisUrl", "parse_url"]
+
+Address = tuple[str, int]
+"""Host and port."""
 
 DEFAULT_PORT = 6379
 SENTINEL_PORT = 26379
+CLUSTER = "+cluster"
+"""At the end of the scheme of a Cluster."""
+SCHEMES = ("redis", "rediss", "unix", "sentinel", "sentinels", "redis+cluster", "rediss+cluster")
 
 
 class RedisUrl(NamedTuple):
     """Where to connect, and as whom.
 
-    ``addresses``: host and port of the server, or of the Sentinels where ``service`` names what they watch; ``path``:
-    of a Unix socket, then there are no addresses.
+    ``addresses``: host and port of the server, of the Sentinels where ``service`` names what they watch, or of some
+    servers of a Cluster; ``path``: of a Unix socket, then there are no addresses.
     """
 
-    addresses: tuple[tuple[str, int], ...]
+    addresses: tuple[Address, ...]
     path: str = ""
     service: str = ""
     user: str = ""
     password: str = ""
     database: int = 0
     is_tls: bool = False
+    is_cluster: bool = False
 
     def __str__(self) -> str:
         """Return it for logs: without the password."""
         if self.path:
             return f"unix:{self.path}"
-        scheme = ("sentinel" if self.service else "redis") + ("s" if self.is_tls else "")
+        scheme = ("sentinel" if self.service else "redis") + ("s" if self.is_tls else "") + CLUSTER * self.is_cluster
         where = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.addresses)
-        return f"{scheme}://{where}/{self.service or self.database}"
+        return f"{scheme}://{where}" + ("" if self.is_cluster else f"/{self.service or self.database}")
 
     def __repr__(self) -> str:
         return f"<RedisUrl {self}>"
@@ -41,13 +48,14 @@ class RedisUrl(NamedTuple):
 def parse_url(text: str) -> RedisUrl:
     """Return what a URL says. ValueError names what is wrong, and never the password.
 
-    ``redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]``, ``rediss://`` with TLS, ``unix:///PATH[?db=N]``, and
-    ``sentinel://[USER[:PASSWORD]@]HOST[:PORT],HOST[:PORT].../SERVICE``, ``sentinels://`` with TLS. A name alone in
+    ``redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]``, ``rediss://`` with TLS, ``unix:///PATH[?db=N]``,
+    ``sentinel://[USER[:PASSWORD]@]HOST[:PORT],HOST[:PORT].../SERVICE``, ``sentinels://`` with TLS, and
+    ``redis+cluster://[USER[:PASSWORD]@]HOST[:PORT],HOST[:PORT]...``, ``rediss+cluster://`` with TLS. A name alone in
     front of the @ is a password, as with ``redis://:PASSWORD@HOST``, only where the colon is there.
     """
     scheme, separator, rest = text.partition("://")
-    if not separator or scheme not in ("redis", "rediss", "unix", "sentinel", "sentinels"):
-        raise ValueError("the URL of the engine begins with redis://, rediss://, unix://, sentinel:// or sentinels://")
+    if not separator or scheme not in SCHEMES:
+        raise ValueError(f"the URL of the engine begins with {', '.join(f'{each}://' for each in SCHEMES)}")
     if scheme == "unix":
         path, _, query = rest.partition("?")
         if not path.startswith("/"):
@@ -59,8 +67,11 @@ def parse_url(text: str) -> RedisUrl:
     is_sentinel = scheme.startswith("sentinel")
     if is_sentinel and not tail:
         raise ValueError("the URL of Sentinels ends with the name of what they watch: sentinel://HOST:26379/NAME")
-    if not is_sentinel and "," in hosts:
-        raise ValueError("only Sentinels are more than one host")
+    is_cluster = scheme.endswith(CLUSTER)
+    if not is_sentinel and not is_cluster and "," in hosts:
+        raise ValueError("in the URL of the engine only Sentinels and a Cluster are more than one host")
+    if is_cluster and tail not in ("", "0"):
+        raise ValueError("the URL of a Cluster names no database: it has the one with the number 0")
     port = SENTINEL_PORT if is_sentinel else DEFAULT_PORT
     return RedisUrl(
         tuple(_address(each, port) for each in hosts.split(",")),
@@ -68,7 +79,8 @@ def parse_url(text: str) -> RedisUrl:
         user=unquote(user) if at else "",
         password=unquote(password) if at else "",
         database=0 if is_sentinel else _database(tail),
-        is_tls=scheme in ("rediss", "sentinels"),
+        is_tls=scheme in ("rediss", "sentinels", "rediss+cluster"),
+        is_cluster=is_cluster,
     )
 
 

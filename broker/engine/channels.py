@@ -13,6 +13,7 @@ from typing import Any
 import trio
 
 from broker.engine.base import EngineListener, EngineUnavailable
+from broker.engine.cluster import ClusterLink
 from broker.engine.link import RedisLink, Reply
 from broker.engine.redis_records import RedisNames
 
@@ -24,9 +25,17 @@ ECHO_LIMIT_S = 5.0
 
 
 class RedisChannels:
-    """The channels that one node hears. ``publish(channel, body)`` sends, and returns whether it did."""
+    """The channels that one node hears. ``publish(channel, body)`` sends, and returns whether it did; ``on_lost``: is
+    called where a server of a Cluster has ended a subscription."""
 
-    def __init__(self, node: str, names: RedisNames, publish: Callable[[str, bytes], bool]) -> None:
+    def __init__(
+        self,
+        node: str,
+        names: RedisNames,
+        publish: Callable[[str, bytes], bool],
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._on_lost = on_lost
         self._names = names
         self._publish = publish
         self._node_channel = names.node_channel(node).encode()
@@ -34,7 +43,9 @@ class RedisChannels:
         self._rooms: dict[bytes, str] = {}
         """Rooms by channel that are to be subscribed to."""
         self._channels: dict[str, bytes] = {}
-        self._link: RedisLink | None = None
+        self._link: RedisLink | ClusterLink | None = None
+        self._lost: set[bytes] = set()
+        """Channels whose subscription a server has ended: their slot moves."""
         self._listener: EngineListener | None = None
         self.lag_s = 0.0
         """How late the last message to the node itself was: seconds."""
@@ -42,16 +53,31 @@ class RedisChannels:
         """Those that have not come back, oldest first; at most as many as come in `ECHO_LIMIT_S`."""
         self._echo_number = 0
 
-    def attach(self, link: RedisLink, listener: EngineListener) -> None:
+    def attach(self, link: RedisLink | ClusterLink, listener: EngineListener) -> None:
         """Use a link, whose pushes go to `take`; `subscribe_all` is called at each time that it is up."""
         self._link, self._listener = link, listener
 
-    def subscribe_all(self) -> None:
-        """Subscribe to everything on a new connection."""
+    def _all(self) -> list[bytes]:
+        return [self._node_channel, self._echo_channel.encode(), *self._rooms]
+
+    def subscribe_all(self, link: RedisLink) -> None:
+        """Subscribe to everything that a server has, on a new connection to it."""
         self._echo_sent_at.clear()
         # One command a channel: on a Cluster the channels of one command must be in one slot.
-        for channel in (self._node_channel, self._echo_channel.encode(), *self._rooms):
-            self._send("SSUBSCRIBE", channel)
+        for channel in self._all():
+            if self._link is not None and self._link.link_of(channel) is link:
+                self._send("SSUBSCRIBE", channel)
+
+    def lose(self, concerns: Callable[[bytes], bool]) -> None:
+        """Take that the subscriptions to some channels are of no use any more; `subscribe_lost` makes others."""
+        self._lost.update(filter(concerns, self._all()))
+
+    def subscribe_lost(self) -> None:
+        """Subscribe again to the channels that were lost, where their slots are now."""
+        lost, self._lost = self._lost, set()
+        for channel in self._all():
+            if channel in lost:
+                self._send("SSUBSCRIBE", channel)
 
     def subscribe(self, room: str) -> None:
         """Subscribe to the channel of a room."""
@@ -68,11 +94,12 @@ class RedisChannels:
             self._send("SUNSUBSCRIBE", channel)
 
     def _send(self, command: str, channel: bytes) -> None:
-        if self._link is not None and self._link.is_up:
+        link = None if self._link is None else self._link.link_of(channel)
+        if link is not None and link.is_up:
             try:
-                self._link.send((command, channel))
+                link.send((command, channel))
             except EngineUnavailable as error:
-                self._link.reconnect(str(error))  # it subscribes to all that is wanted
+                link.reconnect(str(error))  # it subscribes to all that is wanted
 
     def take(self, push: Sequence[Any]) -> None:
         """Take what the server pushes."""
@@ -94,6 +121,14 @@ class RedisChannels:
                 listener.room_subscribed(room)
             elif channel == self._node_channel:
                 listener.node_subscribed()
+        elif kind == b"sunsubscribe" and type(self._link) is ClusterLink:
+            self._on_ended(channel)
+
+    def _on_ended(self, channel: bytes) -> None:
+        """Take that a server has ended a subscription: on request, or because the slot has moved."""
+        if channel in self._rooms or channel in (self._node_channel, self._echo_channel.encode()):
+            self._lost.add(channel)
+            self._on_lost()
 
     def _take_echo(self, body: Reply) -> None:
         sent_at = self._echo_sent_at.pop(body, None)

@@ -8,7 +8,8 @@ from broker.config.engine import EngineConfig
 from broker.config.files import user_path
 from broker.config.redis_url import parse_url
 from broker.engine.link import LinkLimits
-from broker.engine.redis import RedisEngine, RedisSettings
+from broker.engine.redis import RedisEngine
+from broker.engine.redis_settings import RedisSettings
 
 __all__ = ["engine_of", "redis_settings"]
 

@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable
 import hiredis
 import trio
 
-from broker.config.redis_url import RedisUrl
+from broker.config.redis_url import Address, RedisUrl
 from broker.engine.base import EngineUnavailable
-from broker.engine.link import pack, tls_context
+from broker.engine.link import Command, pack, tls_context
 
-__all__ = ["connector"]
+__all__ = ["connector", "hello_commands", "server_connector"]
 
 SENTINEL_TIMEOUT_S = 1.0
-"""A Sentinel that does not answer in time is passed over."""
+"""A Sentinel, or a server of a Cluster, that does not answer in time is passed over."""
 
 
 def connector(url: RedisUrl, tls_ca: str = "", tls_cert: str = "") -> Callable[[], Awaitable[trio.abc.Stream]]:
@@ -26,11 +26,40 @@ def connector(url: RedisUrl, tls_ca: str = "", tls_cert: str = "") -> Callable[[
         """Connect. OSError, trio.BrokenResourceError, EngineUnavailable: no Sentinel knows a primary."""
         if url.path:
             return await trio.open_unix_socket(url.path)
-        if not url.service:
-            return await _open(*url.addresses[0], context)
-        return await _open(*await _primary(url, context), context)
+        if url.service:
+            return await _open(*await _primary(url, context), context)
+        for address in url.addresses[:-1]:  # of a Cluster
+            try:
+                with trio.fail_after(SENTINEL_TIMEOUT_S):
+                    return await _open(*address, context)
+            except (OSError, trio.BrokenResourceError, trio.TooSlowError):
+                continue
+        return await _open(*url.addresses[-1], context)
 
     return connect
+
+
+def server_connector(
+    url: RedisUrl, tls_ca: str = "", tls_cert: str = ""
+) -> Callable[[Address], Awaitable[trio.abc.Stream]]:
+    """Return what opens a connection to a server of a Cluster. OSError for files of certificates."""
+    context = tls_context(tls_ca, tls_cert) if url.is_tls else None
+
+    async def connect(address: Address) -> trio.abc.Stream:
+        """Connect. OSError, trio.BrokenResourceError."""
+        return await _open(*address, context)
+
+    return connect
+
+
+def hello_commands(url: RedisUrl, name: str = "") -> list[Command]:
+    """Return the commands with which a connection begins. ``name``: of the connection, "" = none."""
+    hello: Command = ("HELLO", 3)
+    if url.password:
+        hello += ("AUTH", url.user or "default", url.password)
+    if name:
+        hello += ("SETNAME", name)
+    return [hello, ("SELECT", url.database)] if url.database else [hello]
 
 
 async def _open(host: str, port: int, context: ssl.SSLContext | None) -> trio.abc.Stream:

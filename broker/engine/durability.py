@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,10 +20,14 @@ __all__ = [
     "facts_of",
     "promise_of",
     "server_problem",
+    "worst_facts",
 ]
 
 LEAST_VERSION = (7, 0)
 """Flags of scripts and sharded channels."""
+
+FSYNC = ("no", "", "everysec", "always")
+"""Values of appendfsync from the weakest; "" = unknown."""
 
 WAIT_MS = 400
 """How long one WAIT holds its connection; below the deadline of a PING on it."""
@@ -66,15 +70,33 @@ def facts_of(info: bytes, config: Mapping[bytes, bytes]) -> ServerFacts:
     )
 
 
-def server_problem(facts: ServerFacts, *, allow_eviction: bool) -> ServerProblem | None:
-    """Return why a server cannot carry an engine; None: it can."""
+def worst_facts(servers: Iterable[ServerFacts]) -> ServerFacts:
+    """Return what holds on every one of some servers, with the bytes of all. At least one."""
+    every = list(servers)
+    evictions = {each.eviction for each in every}
+    return ServerFacts(
+        min(each.version for each in every),
+        all(each.is_primary for each in every),
+        min(each.replicas for each in every),
+        all(each.has_aof for each in every),
+        min((each.fsync for each in every), key=FSYNC.index),
+        next((each for each in sorted(evictions) if each not in ("noeviction", "")), "noeviction"),
+        sum(each.used_bytes for each in every),
+        any(each.is_cluster for each in every),
+    )
+
+
+def server_problem(facts: ServerFacts, *, allow_eviction: bool, in_cluster: bool = False) -> ServerProblem | None:
+    """Return why a server cannot carry an engine; None: it can. ``in_cluster``: whether the URL is of a Cluster."""
     if facts.version < LEAST_VERSION:
         version = ".".join(map(str, facts.version))
         return ServerProblem(f"it is version {version}", "install Redis 7.0 or later, or Valkey")
-    if facts.is_cluster:
+    if facts.is_cluster is not in_cluster:
+        if in_cluster:
+            return ServerProblem("it is no server of a Cluster", "engine.url = redis://HOST:PORT")
         return ServerProblem(
-            "it is a node of a Cluster, of which one node has a part of the keys only",
-            "use a server of its own, with replicas and Sentinels for failover",
+            "it is a server of a Cluster, which has a part of the keys only",
+            "engine.url = redis+cluster://HOST:PORT,HOST:PORT, with some of its servers",
         )
     if facts.eviction not in ("noeviction", "") and not allow_eviction:
         return ServerProblem(

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import hiredis
 import trio
 
+from broker.config.redis_url import Address
 from broker.engine.base import EngineError, EngineFull, EngineRefused, EngineUnavailable, OutcomeUnknown
 
 __all__ = [
@@ -28,6 +29,9 @@ __all__ = [
     "Reply",
     "ReplyHandler",
     "ScriptUnknown",
+    "SlotElsewhere",
+    "SlotInMotion",
+    "ask_once",
     "error_of",
     "pack",
     "tls_context",
@@ -42,12 +46,29 @@ RECEIVE_BYTES = 64 * 1024
 WRITE_BYTES = 256 * 1024
 """One write takes about so much, so that a large backlog is no single copy."""
 INCOMPLETE = object()
-UNAVAILABLE = ("LOADING", "READONLY", "NOREPLICAS", "MISCONF", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN")
+UNAVAILABLE = ("LOADING", "READONLY", "NOREPLICAS", "MISCONF", "MASTERDOWN", "BUSY", "CLUSTERDOWN")
 REFUSED = ("NOAUTH", "WRONGPASS", "NOPERM", "NOPROTO", "DENIED")
 
 
 class ScriptUnknown(EngineError):
     """The server does not have the script; nothing was done."""
+
+
+class SlotElsewhere(EngineError):
+    """Another server of the Cluster has the slot; nothing was done. ``is_once``: of this command only, for the slot is
+    on its way there."""
+
+    def __init__(self, text: str, asked: Address) -> None:
+        super().__init__(f"the engine answered {text}")
+        kind, slot, where = text.split(" ")[:3]
+        host, _, port = where.rpartition(":")
+        self.is_once = kind == "ASK"
+        self.slot = int(slot)
+        self.address: Address = host or asked[0], int(port)
+
+
+class SlotInMotion(EngineUnavailable):
+    """The keys of a command are in part on another server of the Cluster already; nothing was done."""
 
 
 class LinkDown(Exception):
@@ -84,8 +105,8 @@ def pack(command: Command) -> bytes:
     return packed
 
 
-def error_of(reply: hiredis.ReplyError) -> EngineError:
-    """Return what an error of the server means for the caller."""
+def error_of(reply: hiredis.ReplyError, asked: Address = ("", 0)) -> EngineError:
+    """Return what an error of the server means for the caller. ``asked``: the server, one of a Cluster perhaps."""
     text = str(reply)
     code = text.partition(" ")[0]
     if code == "OOM":
@@ -96,15 +117,43 @@ def error_of(reply: hiredis.ReplyError) -> EngineError:
         return EngineRefused(f"the engine refuses this: {text}")
     if code == "NOSCRIPT":
         return ScriptUnknown(text)
+    if code in ("MOVED", "ASK"):
+        return SlotElsewhere(text, asked)
+    if code == "TRYAGAIN":
+        return SlotInMotion(f"the engine cannot do this now: {text}")
     return EngineError(f"the engine answered {text}")
 
 
+async def ask_once(stream: trio.abc.Stream, commands: Sequence[Command]) -> list[Reply]:
+    """Send commands on a connection that is used for nothing else, and return the answers.
+
+    EngineError: the first of the server's errors. trio.BrokenResourceError: the server has closed it, or is none.
+    """
+    await stream.send_all(b"".join(map(pack, commands)))
+    reader = hiredis.Reader(notEnoughData=INCOMPLETE)
+    replies: list[Reply] = []
+    while len(replies) < len(commands):
+        data = await stream.receive_some(RECEIVE_BYTES)
+        if not data:
+            raise trio.BrokenResourceError("the server closed the connection")
+        reader.feed(bytes(data))
+        try:
+            while (reply := reader.gets()) is not INCOMPLETE:
+                if type(reply) is hiredis.ReplyError:
+                    raise error_of(reply)
+                replies.append(reply)
+        except hiredis.ProtocolError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+    return replies
+
+
 class RedisLink:
-    """A connection that `run` keeps up. ``name``: for messages.
+    """A connection that `run` keeps up. ``name``: for messages; ``address``: of a server of a Cluster.
 
     ``connect`` opens the stream; ``handshake`` returns the commands that each connection begins with; ``on_up`` gets
     their answers (errors among them as `hiredis.ReplyError`) and raises EngineRefused or EngineUnavailable where the
-    connection is of no use; ``on_down`` gets the reason; ``on_push`` what the server pushes.
+    connection is of no use; ``on_down`` gets the reason; ``on_push`` what the server pushes; ``on_moved`` that a
+    command of `send` was refused, for another server has its slot.
     """
 
     def __init__(
@@ -116,15 +165,19 @@ class RedisLink:
         on_up: Callable[[Sequence[Reply]], None],
         on_down: Callable[[str], None],
         on_push: Callable[[Sequence[Reply]], None] = lambda push: None,
+        on_moved: Callable[[SlotElsewhere], None] | None = None,
+        address: Address = ("", 0),
         limits: LinkLimits | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.name = name
+        self.address = address
         self._connect = connect
         self._handshake = handshake
         self._on_up = on_up
         self._on_down = on_down
         self._on_push = on_push
+        self._on_moved = on_moved
         self._limits = limits or LinkLimits()
         self._rng = rng or random.Random()
         self.is_up = False
@@ -186,10 +239,13 @@ class RedisLink:
             raise reply
         return reply
 
-    @property
-    def waiting(self) -> int:
-        """Requests without an answer."""
-        return len(self._unsent) + len(self._sent)
+    async def exchange(self, *command: str | bytes | int) -> tuple[Reply, RedisLink]:
+        """Send a command; return its answer, and the link over which it came."""
+        return await self.request(*command), self
+
+    def link_of(self, key: str | bytes) -> RedisLink | None:
+        """Return the link to the server that has a key: this one has all."""
+        return self
 
     @property
     def reason(self) -> str:
@@ -299,12 +355,16 @@ class RedisLink:
                 if type(reply) is hiredis.PushNotification:
                     self._on_push(reply)
                     continue
+                error = error_of(reply, self.address) if type(reply) is hiredis.ReplyError else None
+                if self._on_moved is not None and isinstance(error, SlotElsewhere):
+                    self._on_moved(error)
+                    continue
                 if not self._sent:
                     raise LinkDown(f"the server answered what was not asked: {reply!r:.200}")
                 waiting = self._sent.popleft()
                 self._nbytes -= waiting.nbytes
                 if waiting.on_reply is not None:
-                    waiting.on_reply(error_of(reply) if type(reply) is hiredis.ReplyError else reply)
+                    waiting.on_reply(reply if error is None else error)
             data = await stream.receive_some(RECEIVE_BYTES)
             if not data:
                 raise LinkDown("the server closed the connection")

@@ -9,12 +9,14 @@ from typing import NamedTuple
 import hiredis
 import trio
 
+from broker.config.redis_url import Address
 from broker.engine.base import EngineError, EngineRefused
-from broker.engine.connecting import connector
+from broker.engine.cluster import cluster_map
+from broker.engine.connecting import connector, hello_commands, server_connector
 from broker.engine.durability import durability_problem, facts_of, promise_of, server_problem
-from broker.engine.link import Command, Reply, error_of, pack
-from broker.engine.redis import RedisSettings
+from broker.engine.link import Command, Reply, SlotElsewhere, error_of, pack
 from broker.engine.redis_records import RedisNames
+from broker.engine.redis_settings import RedisSettings
 from broker.engine.scripts import all_scripts
 
 __all__ = ["RIGHTS", "UNREACHABLE", "ServerFinding", "probe_server"]
@@ -23,6 +25,10 @@ UNREACHABLE = "engine connection"
 """Name of the finding that the server does not answer."""
 RIGHTS = "~{0}* &{0}* +@read +@write +@pubsub +@scripting +@connection -@dangerous +info +wait +time +config|get"
 """Rights of an ACL user that are enough, for a prefix."""
+CLUSTER_RIGHTS = " +cluster|info +cluster|slots +asking"
+"""What a Cluster needs beside them."""
+PROBE_ROOMS = 1000
+"""Names that are tried for a room whose slot a server of a Cluster has."""
 _Ask = Callable[..., Awaitable[list[Reply]]]
 
 
@@ -43,7 +49,10 @@ async def probe_server(settings: RedisSettings) -> list[ServerFinding]:
     try:
         with trio.fail_after(2 * settings.links.connect_timeout_s):
             async with await connector(url, settings.tls_ca, settings.tls_cert)() as stream:
-                await _examine(stream, settings, found)
+                others = await _examine(stream, settings, found)
+            for address in others:
+                async with await server_connector(url, settings.tls_ca, settings.tls_cert)(address) as stream:
+                    await _examine(stream, settings, found, address)
     except EngineRefused as error:
         remedy = "check the user and the password: engine.url, engine.password_file, `ACL LIST` on the server"
         found.append(ServerFinding("engine", f"{url}: {error}", remedy, True))
@@ -54,8 +63,11 @@ async def probe_server(settings: RedisSettings) -> list[ServerFinding]:
     return found
 
 
-async def _examine(stream: trio.abc.Stream, settings: RedisSettings, found: list[ServerFinding]) -> None:
-    url = settings.url
+async def _examine(
+    stream: trio.abc.Stream, settings: RedisSettings, found: list[ServerFinding], address: Address | None = None
+) -> Sequence[Address]:
+    """Look at one server. Where it is of a Cluster and at no ``address``: return the masters, to look at each."""
+    url = settings.url if address is None else "{}:{}".format(*address)
     reader = hiredis.Reader()
 
     async def ask(*commands: Command) -> list[Reply]:
@@ -71,20 +83,30 @@ async def _examine(stream: trio.abc.Stream, settings: RedisSettings, found: list
                     replies.append(reply)
         return replies
 
-    hello: Command = ("HELLO", 3)
-    if url.password:
-        hello += ("AUTH", url.user or "default", url.password)
-    for reply in await ask(hello, *([("SELECT", url.database)] if url.database else [])):
+    for reply in await ask(*hello_commands(settings.url)):
         if isinstance(reply, hiredis.ReplyError):
             raise error_of(reply)
+    if settings.url.is_cluster and address is None:
+        known, slots = await ask(("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
+        refused = next((each for each in (known, slots) if isinstance(each, hiredis.ReplyError)), None)
+        if refused is None:
+            servers = cluster_map(known, slots, settings.url.addresses[0])
+            missing = servers.by_slot.count(None)
+            if missing:
+                remedy = "`redis-cli --cluster check HOST:PORT`, `redis-cli --cluster fix HOST:PORT`"
+                found.append(ServerFinding("engine", f"{url}: {missing} slots have no server", remedy, True))
+            return servers.masters
+        if str(refused).startswith("NOPERM"):
+            found.append(ServerFinding("engine rights", f"{url}: {refused}", _rights(settings), True))
+            return ()
     info, config = await ask(("INFO",), ("CONFIG", "GET", "appendfsync"))
     if isinstance(info, hiredis.ReplyError):
         detail = f"{url}: INFO is refused: {info}"
         found.append(ServerFinding("engine rights", detail, _rights(settings), True))
-        return
+        return ()
     facts = facts_of(info, {} if isinstance(config, Exception) else config)
     version = ".".join(map(str, facts.version))
-    wrong = server_problem(facts, allow_eviction=settings.allow_eviction)
+    wrong = server_problem(facts, allow_eviction=settings.allow_eviction, in_cluster=settings.url.is_cluster)
     if wrong:
         found.append(ServerFinding("engine", f"{url}: {wrong.detail}", wrong.remedy, True))
     else:
@@ -104,17 +126,24 @@ async def _examine(stream: trio.abc.Stream, settings: RedisSettings, found: list
             else ServerFinding("engine durability", lack.detail, lack.remedy, True)
         )
     if wrong is None:
-        refused = await _refused(ask, settings.prefix)
-        if refused:
-            detail = f"the user may not: {', '.join(refused)}"
+        may_not = await _refused(ask, settings.prefix)
+        if may_not:
+            detail = f"the user may not: {', '.join(may_not)}"
             found.append(ServerFinding("engine rights", detail, _rights(settings), True))
         else:
             found.append(ServerFinding("engine rights", f"enough, for keys and channels {settings.prefix}*"))
+    return ()
 
 
 async def _refused(ask: _Ask, prefix: str) -> Sequence[str]:
     """Do once what a broker does, in a room of its own; return what the server refuses."""
-    room, names, scripts = f"probe-{secrets.token_hex(8)}", RedisNames(prefix), all_scripts()
+    names, scripts = RedisNames(prefix), all_scripts()
+    room = f"probe-{secrets.token_hex(8)}"
+    for _ in range(PROBE_ROOMS):  # a server of a Cluster has some slots only
+        (reply,) = await ask(("EXISTS", names.room(room, "own")))
+        if not isinstance(error_of(reply) if isinstance(reply, hiredis.ReplyError) else None, SlotElsewhere):
+            break
+        room = f"probe-{secrets.token_hex(8)}"
     keys = [names.room(room, part) for part in ("own", "log", "fct", "ckp")]
     claim: Command = ("EVAL", scripts["claim"].source, 4, *keys, "probe", 0, 0, 0, 0, 0, 0, b"")
     trials: list[tuple[str, Command]] = [
@@ -135,4 +164,5 @@ async def _refused(ask: _Ask, prefix: str) -> Sequence[str]:
 
 def _rights(settings: RedisSettings) -> str:
     user = settings.url.user or "default"
-    return f"redis-cli ACL SETUSER {user} {RIGHTS.format(settings.prefix)}"
+    more = CLUSTER_RIGHTS if settings.url.is_cluster else ""
+    return f"redis-cli ACL SETUSER {user} {RIGHTS.format(settings.prefix)}{more}"

@@ -1,27 +1,26 @@
 """The engine over Redis or Valkey: see `broker.engine.base.Engine` for what each method promises.
 
 Three links a node: one for beats, claims, reads and messages, one for appends (which WAIT may hold up), one for
-subscriptions. Every write that must be atomic is a script; one that the server does not know is sent once more with its
-source, which is safe since a second run of each is refused or changes nothing.
+subscriptions; of a Cluster, three to each master. Every write that must be atomic is a script; one that the server does
+not know is sent once more with its source, which is safe since a second run of each is refused or changes nothing.
 """
 
 from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import hiredis
 import structlog
 import trio
 
-from broker.config.redis_url import RedisUrl
+from broker.config.redis_url import Address
 from broker.engine.base import (
     CONTROL_KEPT_MS,
-    NODE_TTL_MS,
     Appended,
     AppendResult,
     ControlEntry,
@@ -49,7 +48,8 @@ from broker.engine.base import (
     check_append,
 )
 from broker.engine.channels import RedisChannels
-from broker.engine.connecting import connector
+from broker.engine.cluster import ClusterLink, ClusterTopology, slot_of
+from broker.engine.connecting import connector, hello_commands, server_connector
 from broker.engine.durability import (
     ReplicaWait,
     ServerFacts,
@@ -57,8 +57,9 @@ from broker.engine.durability import (
     facts_of,
     promise_of,
     server_problem,
+    worst_facts,
 )
-from broker.engine.link import Command, LinkLimits, RedisLink, Reply, ScriptUnknown, error_of
+from broker.engine.link import Command, RedisLink, Reply, ScriptUnknown, SlotElsewhere, error_of
 from broker.engine.redis_records import (
     RedisNames,
     append_arguments,
@@ -71,45 +72,20 @@ from broker.engine.redis_records import (
     stored_facts,
     unpack_checkpoint,
 )
+from broker.engine.redis_settings import RedisSettings
 from broker.engine.redis_users import RedisUsers
 from broker.engine.scripts import all_scripts
 
-__all__ = ["RedisEngine", "RedisSettings"]
+__all__ = ["RedisEngine"]
 
 log = structlog.get_logger("roomcast.engine")
 
 STATUS_EVERY_S = 5.0
 ABSENT_EVERY_S = 3.0
 """How often the log names a server that has never answered."""
+NOWHERE: Address = ("", 0)
+"""Of a server that has no address: it listens on a Unix socket."""
 _NO_OWNER = OwnerRecord("", 0, 0, 0, b"", False)
-
-
-@dataclass(frozen=True, slots=True)
-class RedisSettings:
-    """How to use a server."""
-
-    url: RedisUrl
-    prefix: str = "rc:"
-    """In front of every key and channel."""
-    wait_replicas: int = 0
-    """Replicas that must have an append before it counts as written."""
-    wait_timeout_s: float = 2.0
-    """After so long without them the outcome of an append is unknown."""
-    log_length: int = 10_000
-    """Events that a room's log keeps, about."""
-    durability: str = "any"
-    """What the server must promise at least: any, everysec or always."""
-    allow_eviction: bool = False
-    """Whether a server that drops keys when it is full may be used; for tests."""
-    start_timeout_s: float = float("inf")
-    """How long `RedisEngine.run` waits for a server that does not answer."""
-    node_ttl_ms: int = NODE_TTL_MS
-    """Of the lease of a node."""
-    tls_ca: str = ""
-    """File of the authorities for TLS; "" = those of the system."""
-    tls_cert: str = ""
-    """File of the client's certificate and key for TLS."""
-    links: LinkLimits = field(default_factory=LinkLimits)
 
 
 class RedisEngine(RedisUsers):
@@ -120,37 +96,55 @@ class RedisEngine(RedisUsers):
         self._node = node
         self._names = RedisNames(settings.prefix)
         self._scripts = all_scripts()
-        self._connect = connector(settings.url, settings.tls_ca, settings.tls_cert)
+        files = settings.tls_ca, settings.tls_cert
+        self._connect = connector(settings.url, *files)
+        self._connect_to = server_connector(settings.url, *files)
         self._limits = settings.links
         self._rng = rng or random.Random()
         self._listener: EngineListener | None = None
-        self._facts: ServerFacts | None = None
+        self._facts: dict[Address, ServerFacts] = {}
+        """What each server has said of itself."""
         self._reason = "it has not answered yet"
         self._down_since: float | None = None
-        self._commands = self._link("commands", self._on_commands_up)
-        self._appends = self._link("appends", self._on_up)
-        self._channels = RedisChannels(node, self._names, self._publish)
-        self._subscriptions = self._link("subscriptions", self._on_subscriptions_up, self._channels.take)
+        self._topology: ClusterTopology | None = None
+        if settings.url.is_cluster:
+            self._topology = ClusterTopology(settings.url.addresses, self._connect_to, self._hello)
+        self._channels = RedisChannels(node, self._names, self._publish, self._doubt)
+        self._commands = self._link("commands")
+        self._appends = self._link("appends")
+        self._subscriptions = self._link("subscriptions")
         self._links = (self._commands, self._appends, self._subscriptions)
-        self._replicas = ReplicaWait(self._appends, settings.wait_replicas, settings.wait_timeout_s)
+        self._replicas: WeakKeyDictionary[RedisLink, ReplicaWait] = WeakKeyDictionary()
         self._is_up = False
+        if self._topology is not None:
+            self._topology.on_read.append(self._on_map)
 
-    def _link(
-        self,
-        name: str,
-        on_up: Callable[[Sequence[Reply]], None],
-        on_push: Callable[[Sequence[Reply]], None] = lambda push: None,
-    ) -> RedisLink:
-        return RedisLink(
+    def _link(self, name: str) -> RedisLink | ClusterLink:
+        topology = self._topology
+        if topology is None:
+            return self._link_to(name, self._settings.url.addresses[0] if self._settings.url.addresses else NOWHERE)
+        return ClusterLink(name, topology, partial(self._link_to, name), self._limits.connect_timeout_s)
+
+    def _link_to(self, name: str, address: Address) -> RedisLink:
+        """Return a link to a server."""
+        is_subscriptions = name == "subscriptions"
+
+        def on_up(replies: Sequence[Reply]) -> None:
+            self._on_link_up(link, replies)
+
+        link = RedisLink(
             name,
-            self._connect,
+            self._connect if self._topology is None else partial(self._connect_to, address),
             partial(self._handshake, name),
             on_up=on_up,
-            on_down=self._on_down,
-            on_push=on_push,
+            on_down=lambda reason: self._on_down(link, reason),
+            on_push=self._channels.take if is_subscriptions else lambda push: None,
+            on_moved=self._on_moved if is_subscriptions and self._topology is not None else None,
+            address=address,
             limits=self._limits,
             rng=self._rng,
         )
+        return link
 
     @property
     def node(self) -> str:
@@ -160,9 +154,9 @@ class RedisEngine(RedisUsers):
     @property
     def status(self) -> EngineStatus:
         """State as it is known now; what the server says of itself is some seconds old."""
-        facts = self._facts
-        if facts is None:
+        if not self._facts:
             return EngineStatus(False, "", self._reason)
+        facts = worst_facts(self._facts.values())
         reason = self._reason if not self._is_up else ""
         wanted = self._settings.wait_replicas
         if not reason and facts.replicas < wanted:
@@ -185,6 +179,8 @@ class RedisEngine(RedisUsers):
         async with trio.open_nursery() as nursery:
             with trio.move_on_after(settings.start_timeout_s):
                 nursery.start_soon(self._report_absent)
+                if self._topology is not None:
+                    nursery.start_soon(self._topology.run)
                 for link in self._links:  # one after the other: a refusal is logged once
                     await nursery.start(link.run)
             if not self._is_up:
@@ -193,51 +189,52 @@ class RedisEngine(RedisUsers):
                     f" {self._commands.reason}; start it, or correct engine.url (`roomcast doctor` tries it)"
                 )
             nursery.start_soon(self._channels.measure)
-            nursery.start_soon(self._watch_server)
+            nursery.start_soon(self._watch_servers)
             task_status.started()
 
     async def _report_absent(self) -> None:
         """Log that the server does not answer, until it does for the first time."""
-        while self._facts is None:
+        while not self._facts:
             await trio.sleep(ABSENT_EVERY_S)
-            if self._facts is None:
+            if not self._facts:
                 log.warning("engine has not answered yet", url=str(self._settings.url), why=self._commands.reason)
 
+    def _hello(self, name: str = "topology") -> list[Command]:
+        return hello_commands(self._settings.url, f"roomcast:{self._node}:{name}")
+
     def _handshake(self, name: str) -> Sequence[Command]:
-        url = self._settings.url
-        hello: Command = ("HELLO", 3)
-        if url.password:
-            hello += ("AUTH", url.user or "default", url.password)
-        hello += ("SETNAME", f"roomcast:{self._node}:{name}")
-        commands: list[Command] = [hello]
-        if url.database:
-            commands.append(("SELECT", url.database))
+        commands = self._hello(name)
         if name != "subscriptions":
             commands += (("SCRIPT", "LOAD", script.source) for script in self._scripts.values())
         if name == "commands":
             commands += (("INFO",), ("CONFIG", "GET", "appendfsync"))
         return commands
 
-    def _on_commands_up(self, replies: Sequence[Reply]) -> None:
+    def _on_link_up(self, link: RedisLink, replies: Sequence[Reply]) -> None:
         """Take the answers of the handshake. EngineRefused: this server may not be used."""
-        self._check(replies[:-1])  # the right to read the configuration may be missing
+        if link.name == "commands":
+            self._check(replies[:-1])  # the right to read the configuration may be missing
+            self._check_server(link, *replies[-2:])
+        else:
+            self._check(replies)
+        self._on_up()
+        if link.name == "subscriptions":
+            self._channels.subscribe_all(link)
+
+    def _check_server(self, link: RedisLink, info: Reply, config: Reply) -> None:
         settings = self._settings
-        facts = self._take_facts(*replies[-2:])
-        wrong = server_problem(facts, allow_eviction=settings.allow_eviction)
+        facts = self._take_facts(link, info, config)
+        where = settings.url if self._topology is None else "{}:{}".format(*link.address)
+        wrong = server_problem(facts, allow_eviction=settings.allow_eviction, in_cluster=settings.url.is_cluster)
         wrong = wrong or durability_problem(facts, settings.durability)
         if wrong is not None:
-            raise EngineRefused(f"{settings.url}: {wrong.detail}: {wrong.remedy}")
+            raise EngineRefused(f"{where}: {wrong.detail}: {wrong.remedy}")
         if not facts.is_primary:
-            raise EngineUnavailable(f"{settings.url} is a replica")
-        self._on_up(())
+            self._doubt()
+            raise EngineUnavailable(f"{where} is a replica")
 
-    def _on_subscriptions_up(self, replies: Sequence[Reply]) -> None:
-        self._on_up(replies)
-        self._channels.subscribe_all()
-
-    def _on_up(self, replies: Sequence[Reply]) -> None:
-        self._check(replies)
-        if all(link.is_up for link in self._links):
+    def _on_up(self) -> None:
+        if not self._is_up and all(link.is_up for link in self._links):
             self._is_up = True
             since = self._down_since
             words = "" if since is None else f"it was down for {trio.current_time() - since:.1f} s"
@@ -251,7 +248,12 @@ class RedisEngine(RedisUsers):
             if isinstance(reply, hiredis.ReplyError):
                 raise error_of(reply)
 
-    def _on_down(self, reason: str) -> None:
+    def _on_down(self, link: RedisLink, reason: str) -> None:
+        if self._topology is not None:
+            self._topology.doubt()
+            if link.address not in self._topology.masters:
+                return
+            reason = reason and "{}:{}: {}".format(*link.address, reason)
         self._reason = reason
         if self._is_up:
             self._is_up = False
@@ -261,36 +263,73 @@ class RedisEngine(RedisUsers):
             if self._listener is not None:
                 self._listener.link_changed(EngineLinkState.DOWN, reason)
 
-    def _take_facts(self, info: Reply, config: Reply) -> ServerFacts:
+    def _take_facts(self, link: RedisLink, info: Reply, config: Reply) -> ServerFacts:
         known = {} if isinstance(config, Exception) else config
-        self._facts = facts_of(info, known)
-        return self._facts
+        facts = self._facts[link.address] = facts_of(info, known)
+        return facts
 
-    async def _watch_server(self) -> None:
-        """Ask what the server says of itself, now and then."""
+    async def _watch_servers(self) -> None:
+        """Ask what the servers say of themselves, now and then."""
         while True:
             await trio.sleep(STATUS_EVERY_S)
-            try:
-                info = await self._commands.request("INFO")
+            for link in self._command_links():
                 try:
-                    config = await self._commands.request("CONFIG", "GET", "appendfsync")
-                except EngineRefused:
-                    config = {}
-                self._take_facts(info, config)
-            except EngineError as error:
-                self._reason = str(error)
+                    info = await link.request("INFO")
+                    try:
+                        config = await link.request("CONFIG", "GET", "appendfsync")
+                    except EngineRefused:
+                        config = {}
+                    self._take_facts(link, info, config)
+                except EngineError as error:
+                    self._reason = str(error)
+
+    def _command_links(self) -> Sequence[RedisLink]:
+        return self._commands.links() if isinstance(self._commands, ClusterLink) else (self._commands,)
+
+    # ---- a Cluster
+
+    def _doubt(self) -> None:
+        if self._topology is not None:
+            self._topology.doubt()
+
+    def _on_moved(self, elsewhere: SlotElsewhere) -> None:
+        """Take that a subscription was refused, for another server has its slot."""
+        self._channels.lose(lambda channel: slot_of(channel) == elsewhere.slot)
+        self._doubt()
+
+    def _on_map(self, changed: frozenset[int]) -> None:
+        """Take that the map of the Cluster was read."""
+        masters = {link.address for link in self._command_links()}
+        self._facts = {address: facts for address, facts in self._facts.items() if address in masters}
+        if changed:
+            self._channels.lose(lambda channel: slot_of(channel) in changed)
+        self._channels.subscribe_lost()
+        self._on_up()
 
     async def _run(
-        self, name: str, keys: Sequence[str | bytes], *arguments: str | bytes | int, link: RedisLink | None = None
+        self, name: str, keys: Sequence[str | bytes], *arguments: str | bytes | int
     ) -> Any:  # Any: what the script answers
         """Run a script."""
+        return (await self._run_on(self._commands, name, keys, *arguments))[0]
+
+    async def _run_on(
+        self, links: RedisLink | ClusterLink, name: str, keys: Sequence[str | bytes], *arguments: str | bytes | int
+    ) -> tuple[Any, RedisLink]:  # Any: what the script answers
+        """Run a script; return also over which link it was answered."""
         script = self._scripts[name]
-        target = link or self._commands
         try:
-            return await target.request("EVALSHA", script.sha, len(keys), *keys, *arguments)
+            return await links.exchange("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except ScriptUnknown:
             log.debug("engine script loaded", script=name)
-            return await target.request("EVAL", script.source, len(keys), *keys, *arguments)
+            return await links.exchange("EVAL", script.source, len(keys), *keys, *arguments)
+
+    async def _wait_replicas(self, link: RedisLink) -> None:
+        """Return when the replicas have what was written over a link. OutcomeUnknown: not in time."""
+        settings = self._settings
+        waiting = self._replicas.get(link)
+        if waiting is None:
+            waiting = self._replicas[link] = ReplicaWait(link, settings.wait_replicas, settings.wait_timeout_s)
+        await waiting.wait()
 
     # ---- nodes
 
@@ -372,8 +411,9 @@ class RedisEngine(RedisUsers):
         check_append(items, outbox, keys)
         names = self._names
         if outbox:  # before the first report: a room that was left alone with reports is found by this
-            self._appends.submit(("ZINCRBY", names.outbox_rooms, 1, room))
-        reply = await self._run(
+            await self._mark_outbox(room)
+        reply, link = await self._run_on(
+            self._appends,
             "append",
             [
                 *(names.room(room, part) for part in ("own", "log", "fct", "out")),
@@ -388,12 +428,11 @@ class RedisEngine(RedisUsers):
             len(items),
             len(outbox),
             *append_arguments(items, outbox, keys),
-            link=self._appends,
         )
         match reply[0]:
             case b"OK":
                 if self._settings.wait_replicas:
-                    await self._replicas.wait()
+                    await self._wait_replicas(link)
                 return Appended(int(reply[1]), int(reply[2]))
             case b"PLACE":
                 return Misplaced(int(reply[1]), int(reply[2]))
@@ -402,6 +441,14 @@ class RedisEngine(RedisUsers):
                 return KeysKnown({keys[index - 1].digest: known_key(value) for index, value in pairs})
             case _:
                 return Fenced(owner_of(reply[1:]))
+
+    async def _mark_outbox(self, room: str) -> None:
+        """Count a report of a room before it is written. Servers of a Cluster keep no order among them: wait there."""
+        mark = ("ZINCRBY", self._names.outbox_rooms, 1, room)
+        if isinstance(self._appends, ClusterLink):
+            await self._appends.request(*mark)
+        else:
+            self._appends.submit(mark)
 
     async def read_log(self, room: str, fence: int, offset: int, count: int) -> Sequence[StoredLogItem]:
         """See `Engine.read_log`."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from broker.engine.base import InboxEntry, InboxPushed, InboxState, LinkAdded, SharedLink
+from broker.engine.cluster import ClusterLink
 from broker.engine.link import RedisLink
 from broker.engine.redis_records import RedisNames, inbox_entry, inbox_value
 
@@ -20,11 +21,11 @@ class RedisUsers(ABC):
     """The part of the engine that is about users."""
 
     _names: RedisNames
-    _commands: RedisLink
+    _commands: RedisLink | ClusterLink
 
     @abstractmethod
     async def _run(
-        self, name: str, keys: Sequence[str | bytes], *arguments: str | bytes | int, link: RedisLink | None = None
+        self, name: str, keys: Sequence[str | bytes], *arguments: str | bytes | int
     ) -> Any:  # Any: what the script answers
         """Run a script."""
 

@@ -32,16 +32,25 @@ from broker.engine.base import (
     StoredLogItem,
 )
 from tests.support.engines import MARKER, EngineLab, claim, event, fact, memory_lab
+from tests.support.redis_cluster import cluster_lab
 from tests.support.redis_server import redis_lab
 
 LABS: dict[str, Callable[[], AbstractAsyncContextManager[EngineLab]]] = {"memory": memory_lab, "redis": redis_lab}
+IN_PROCESSES = [pytest.param(name, marks=pytest.mark.integration) for name in ("redis", "cluster")]
 
 HOUR_MS = 3_600_000
 
 
-@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.integration)])
-async def lab(request: pytest.FixtureRequest) -> AsyncIterator[EngineLab]:
-    async with LABS[request.param]() as opened:
+@pytest.fixture(params=["memory", *IN_PROCESSES])
+def closed_lab(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[EngineLab]:
+    if request.param == "cluster":
+        return cluster_lab(request.getfixturevalue("cluster"))
+    return LABS[request.param]()
+
+
+@pytest.fixture
+async def lab(closed_lab: AbstractAsyncContextManager[EngineLab]) -> AsyncIterator[EngineLab]:
+    async with closed_lab as opened:
         yield opened
 
 

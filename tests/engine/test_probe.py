@@ -11,7 +11,7 @@ from broker.config.redis_url import parse_url
 from broker.engine.configured import engine_of, redis_settings
 from broker.engine.durability import durability_problem, facts_of, server_problem
 from broker.engine.probe import RIGHTS, UNREACHABLE, ServerFinding, probe_server
-from broker.engine.redis import RedisSettings
+from broker.engine.redis_settings import RedisSettings
 from tests.support.redis_server import PATIENT, redis_server
 
 

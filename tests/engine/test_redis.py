@@ -15,7 +15,8 @@ from broker.engine.base import (
     LogItem,
     OutcomeUnknown,
 )
-from broker.engine.redis import RedisEngine, RedisSettings
+from broker.engine.redis import RedisEngine
+from broker.engine.redis_settings import RedisSettings
 from tests.support.engines import Heard, claim, event
 from tests.support.redis_server import PATIENT, redis_lab, redis_server
 

@@ -16,8 +16,9 @@ import trio
 from broker.config.redis_url import RedisUrl
 from broker.engine.base import Engine
 from broker.engine.link import LinkLimits, pack
-from broker.engine.redis import RedisEngine, RedisSettings
+from broker.engine.redis import RedisEngine
 from broker.engine.redis_records import RedisNames
+from broker.engine.redis_settings import RedisSettings
 from tests.support.engines import Heard
 from tests.support.programs import needs
 

@@ -22,7 +22,8 @@ from broker.engine.base import (
     StoredLogItem,
 )
 from broker.engine.link import LinkLimits
-from broker.engine.redis import RedisEngine, RedisSettings
+from broker.engine.redis import RedisEngine
+from broker.engine.redis_settings import RedisSettings
 from tests.support.engines import Heard, claim, event
 from tests.support.held_proxy import HeldProxy, held_proxy
 from tests.support.histories import ROOM, History, write
