@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.pages import SIZES, chromium
+from tests.support.pages import SIZES, chromium, open_context
 from tests.support.processes import DEADLINE_S, command, environment
 
 PICTURES = Path(__file__).parents[2] / "broker" / "guides" / "pictures"
@@ -45,8 +45,7 @@ def demo() -> Iterator[dict[str, str]]:
 
 def open_page(browser: Any, address: str, size: tuple[int, int], theme: str = "dark") -> Any:
     """Open a page in a context of its own and wait until it shows the room."""
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, locale="en-GB")
-    page = context.new_page()
+    page = open_context(browser, size, reduced_motion="no-preference", locale="en-GB").new_page()
     page.goto(f"{address}?lang=en&theme={theme}")
     page.wait_for_timeout(6000)
     return page
