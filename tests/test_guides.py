@@ -316,6 +316,15 @@ def test_the_program_of_gifts_counts_a_combo_and_shows_a_paid_message(terminal: 
 def test_the_program_of_processes_loses_nothing_when_the_owner_is_killed(terminal: Terminal) -> None:
     assert run_program("processes.md", terminal) == ["40 shares, 10000 cents"]
     terminal.wait_for(terminal.running[1][2], "process has ended")
+    added, process, output = terminal.running[2]
+    assert "engine.node=more" in added
+    assert process.wait(DEADLINE_S) == 0, output.read_text()
+
+
+def test_each_guide_says_where_the_imports_of_its_programs_come_from() -> None:
+    for path in sorted(FOLDER.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        assert "roomcast_client" not in text or "pip install ./protocol" in text, path.name
 
 
 def test_the_programs_of_lotteries_check_an_entry_and_a_proof(terminal: Terminal) -> None:

@@ -20,6 +20,12 @@ from protocol.operations import BY_NAME, OPERATIONS
 __all__ = ["ask", "call", "key_option", "url_option"]
 
 TIMEOUT_S = 30.0
+LISTENING_PAUSE_S = 0.2
+"""Time between two attempts at a broker that does not listen yet."""
+
+
+class NotListening(click.ClickException):
+    """Nothing listens there, so that nothing was sent."""
 
 
 url_option = click.option(
@@ -86,14 +92,21 @@ def ask(
 ) -> dict[str, Any]:
     """Call an operation and return its result; ClickException where it is refused. Any: JSON.
 
-    ``wait_s``: how long it is asked again while it is refused for now (503 with a time), so that nothing was done.
+    ``wait_s``: how long it is asked again while nothing listens, or it is refused for now (503 with a time): nothing
+    was done then.
     """
     subject, _, verb = name.partition(".")
     target, content = f"/v1/{subject}/{verb}{'?dry_run=1' if dry_run else ''}", json.dumps(arguments).encode()
     until = time.monotonic() + wait_s
     while True:
         headers = _headers(key_file, idempotency_key, target, content)
-        status, body = _post(url, target, content, headers)
+        try:
+            status, body = _post(url, target, content, headers)
+        except NotListening:
+            if time.monotonic() + LISTENING_PAUSE_S > until:
+                raise
+            time.sleep(LISTENING_PAUSE_S)
+            continue
         try:
             answer = json.loads(body)
         except ValueError:
@@ -197,6 +210,8 @@ def _post(url: str, target: str, body: bytes, headers: dict[str, str]) -> tuple[
         connection.request("POST", target, body, headers)
         response = connection.getresponse()
         return response.status, response.read()
+    except (ConnectionRefusedError, FileNotFoundError) as error:
+        raise NotListening(f"no answer from {url}: {error}") from error
     except (OSError, http.client.HTTPException) as error:
         raise click.ClickException(f"no answer from {url}: {error}") from error
     finally:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -99,3 +101,32 @@ def test_what_is_refused_for_now_is_asked_again_as_long_as_is_said() -> None:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_a_broker_that_does_not_listen_yet_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class SocketServer(HTTPServer):
+        address_family = socket.AF_UNIX
+
+        def server_bind(self) -> None:
+            self.socket.bind(self.server_address)
+
+    path, begun = str(tmp_path / "api"), list[tuple[HTTPServer, threading.Thread]]()
+
+    def begin(seconds: float) -> None:
+        if not begun:
+            server = SocketServer(path, Refusing)  # type: ignore[arg-type]
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            begun.append((server, thread))
+
+    Refusing.asked[:] = ["", ""]  # the next is answered
+    monkeypatch.setattr(time, "sleep", begin)
+    refused = CliRunner().invoke(call, ["rooms.open", "room=lobby", "--url", f"unix:{path}"])
+    assert (refused.exit_code, begun) == (1, [])
+    assert "no answer from" in refused.output
+    done = CliRunner().invoke(call, ["rooms.open", "room=lobby", "--url", f"unix:{path}", "--wait", "600"])
+    for server, thread in begun:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert json.loads(done.output) == {"ok": 1}
