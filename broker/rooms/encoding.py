@@ -30,11 +30,13 @@ __all__ = [
     "Bundle",
     "Content",
     "Prepared",
+    "packed_once",
     "prepare",
     "prepare_addressed",
     "prepare_for_viewers",
     "variant_of",
     "with_codec",
+    "with_packed",
 ]
 
 TIERS: tuple[Tier, ...] = (Tier.FULL, Tier.MEDIUM, Tier.LOW)
@@ -44,6 +46,8 @@ _CODECS = len(Codec)
 MASKED = len(Framing) * _CODECS * len(TIERS)
 """What is added to the number of a variant for the same one with masks."""
 VARIANTS = 2 * MASKED
+MAX_TICK_BODY_BYTES = 60 * 1024
+"""A little below the frame cap, so that a tick that lz4 cannot shrink still fits."""
 
 
 def variant_of(framing: Framing, codec: Codec, tier: Tier) -> int:
@@ -97,6 +101,28 @@ class Prepared(NamedTuple):
         """Bytes of the longest write to a member."""
         longest = max([len(bundle.joined) for bundle in self.bundles.values()], default=0)
         return longest if self.others is None else max(longest, self.others.nbytes)
+
+
+def with_packed(content: Content, body: bytes) -> Content:
+    """Return a content with the packed body of its message, where that is one frame: of a large tick it is several."""
+    message = content.message
+    if type(message) is Tick and (len(message.entries) > MAX_ENTRIES or len(body) > MAX_TICK_BODY_BYTES):
+        return content
+    return content._replace(packed=body)
+
+
+def packed_once(by_tier: Sequence[Sequence[Content]]) -> list[list[Content]]:
+    """Return contents with their bodies packed, for who uses them more than once; equal tiers stay one object."""
+    made: dict[int, list[Content]] = {}
+    known: dict[int, Content] = {}
+    for contents in by_tier:
+        if id(contents) not in made:
+            for each in contents:
+                if id(each) not in known:
+                    is_packed = bool(each.packed)
+                    known[id(each)] = each if is_packed else with_packed(each, pack_body(each.message))
+            made[id(contents)] = [known[id(each)] for each in contents]
+    return [made[id(contents)] for contents in by_tier]
 
 
 def _no_id(offset: int) -> str:
@@ -245,10 +271,6 @@ def _pack(message: Message) -> list[tuple[Message, bytes]]:
             return [(message, body)]
     first, second = _halves(message)
     return [*_pack(first), *_pack(second)]
-
-
-MAX_TICK_BODY_BYTES = 60 * 1024
-"""A little below the frame cap, so that a tick that lz4 cannot shrink still fits."""
 
 
 def _halves(tick: Tick) -> tuple[Tick, Tick]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from broker.auth.grants import Grant, RoomGrant
-from broker.rooms.encoding import Content
+from broker.rooms.encoding import Content, with_packed
 from protocol.codes import Lane, Opcode, Role
 from protocol.frames import pack_body, unpack_body
 from protocol.message_rules import opcode_of, reader_of
@@ -95,7 +95,8 @@ def _pack_content(content: Content) -> tuple[Any, ...]:
 
 def _read_content(packed: tuple[Any, ...]) -> Content:
     opcode, lane, sequence, weight, part_key, body = packed
-    return Content(read_message(Opcode(opcode), body), Lane(lane), sequence, weight, part_key)
+    content = Content(read_message(Opcode(opcode), body), Lane(lane), sequence, weight, part_key)
+    return with_packed(content, body)
 
 
 def read_message(opcode: Opcode, body: bytes) -> Message:

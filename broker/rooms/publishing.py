@@ -16,7 +16,7 @@ from broker.core.rooms.effects import TickOut
 from broker.core.rooms.masking import NameMask
 from broker.core.rooms.traces import Publication, RoomTraces
 from broker.ledger import ResultBatch
-from broker.rooms.encoding import TIERS, Content, prepare, prepare_addressed, prepare_for_viewers
+from broker.rooms.encoding import TIERS, Content, packed_once, prepare, prepare_addressed, prepare_for_viewers
 from broker.rooms.fanout import FanOut, Outbox
 from broker.rooms.members import Member, Members, PostRef
 from protocol.activities import BY_EVENT_NAME, Via, activity_payload
@@ -191,6 +191,7 @@ class RoomPublisher:
     ) -> bool:
         mirror = self._members.mirror
         if mirror is not None:
+            by_tier = packed_once(by_tier)
             mirror.publish(by_tier, to_staff)
         variants = self._members.variants()
         if not variants:
