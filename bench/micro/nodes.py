@@ -1,9 +1,12 @@
 """Scaling over processes: CPU of a delivery with one process and with two that share a room over a real Redis.
 
-Viewers of one room are spread by the kernel over the processes of ``roomcast serve --processes N``, a publisher posts
-danmaku that are frames of their own, and the CPU of all nodes is divided by the copies that arrived. Clients share the
-cores of the machine, so deliveries a second of N busy cores follow from the CPU of one delivery; the floor is one
-process without an engine.
+Viewers of one room are spread by the kernel over the processes of ``roomcast serve --processes N``, and a publisher
+posts danmaku that are frames of their own. Clients share the cores of the machine, so what N busy cores deliver follows
+from the CPU of a delivery, less what the processes need without one.
+
+Each danmaku is written before the next one comes: contents that overlap are joined into one send a viewer, the more of
+them the longer a sweep takes, so a busy machine would make one process cheaper than two. The floor are raw senders:
+one process and two with as many sockets and about as many bytes, and nothing between them.
 """
 
 from __future__ import annotations
@@ -12,9 +15,11 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import trio
@@ -30,46 +35,70 @@ from broker.telemetry.logs import configure
 __all__ = ["nodes", "serving_nodes"]
 
 GOAL_SCALING = 1.7
-DANMAKU_PER_S = 20
+DANMAKU_PER_S = 4
 PUBLISHERS = 4
 SETTLE_S = 2.5
 """Until the counters of the joins have been sent."""
+QUIET_S = 3.0
+"""How long the processes are measured without a danmaku."""
+RAW_TEXT = "x" * 50
+"""Makes about the bytes of a danmaku in its tick."""
+
+
+class Cost(NamedTuple):
+    """What processes need: CPU seconds of a delivery, and the share of a core of each without any."""
+
+    delivery_s: float
+    idle: float = 0.0
+
+    @property
+    def per_core(self) -> float:
+        """Deliveries a second of a process that has a core."""
+        return (1 - self.idle) / self.delivery_s
 
 
 async def nodes(smoke: bool) -> list[Result]:
-    """Measure one process, one over the engine, and two, in turn; nothing where there is no redis-server."""
+    """Measure one process, one over the engine, and two, in turn, and one raw sender and two; nothing where there is
+    no redis-server."""
     configure(LogConfig(level="error"))
     raise_descriptors()
     program = redis_program()
     if program is None:
         print("bench nodes: there is no redis-server (apt install redis-server)", file=sys.stderr)
         return []
-    viewers, seconds, rounds = (1_000, 2.0, 1) if smoke else (8_000, 4.0, 3)
-    cpu: dict[int, list[float]] = {0: [], 1: [], 2: []}
-    """CPU of a delivery in seconds, by processes over the engine; 0 = one without it."""
+    viewers, seconds, rounds = (1_000, 2.0, 1) if smoke else (8_000, 5.0, 3)
+    costs: dict[int, list[Cost]] = {0: [], 1: [], 2: []}
+    """By processes over the engine; 0 = one without it."""
+    raw: dict[int, list[float]] = {1: [], 2: []}
     redis_us: list[float] = []
     for _ in range(rounds):
-        for count in cpu:
+        for count, found in costs.items():
             async with redis_process(program, *EVERYSEC) as server:
-                used_s, redis_s, deliveries = await _measure(server, count, viewers, seconds)
-            cpu[count].append(used_s / deliveries)
+                cost, redis_s = await _measure(server, count, viewers, seconds)
+            found.append(cost)
             if count == 2:
-                redis_us.append(redis_s / deliveries * 1e6)
-    floor, one, two = (median(cpu[count]) * 1e6 for count in cpu)
+                redis_us.append(redis_s * 1e6)
+        for count, each in raw.items():
+            each.append(await _measure_raw(count, viewers, seconds))
+    floor, one, two = (median([each.delivery_s for each in costs[count]]) * 1e6 for count in costs)
+    scaling = median([2 * b.per_core / a.per_core for a, b in zip(costs[0], costs[2], strict=True)])
+    raw_scaling = median([2 * a / b for a, b in zip(raw[1], raw[2], strict=True)])
     detail = {
         "viewers": viewers, "danmaku_per_s": DANMAKU_PER_S, "one_us": round(one, 2), "two_us": round(two, 2),
-        "redis_us": round(median(redis_us), 3), "rounds": rounds,
+        "raw_one_us": round(median(raw[1]) * 1e6, 2), "raw_two_us": round(median(raw[2]) * 1e6, 2),
+        "idle": round(median([each.idle for each in costs[2]]), 4), "redis_us": round(median(redis_us), 3),
+        "rounds": rounds,
     }  # fmt: skip
     return [
         Result("nodes", "CPU of a delivery, two processes that share a room", two, "us", None, True, floor,
                "one process without an engine", "value", detail),
-        Result("nodes", "deliveries a second of two busy processes over those of one", 2 * floor / two, "x",
-               GOAL_SCALING, False, detail=detail),
+        Result("nodes", "deliveries a second of two busy processes over those of one", scaling, "x",
+               GOAL_SCALING, False, raw_scaling, "two raw senders over one", "value", detail),
     ]  # fmt: skip
 
 
-async def _measure(server: RedisProcess, processes: int, viewers: int, seconds: float) -> tuple[float, float, int]:
-    """Return the CPU seconds of the nodes and of Redis, and the copies that arrived."""
+async def _measure(server: RedisProcess, processes: int, viewers: int, seconds: float) -> tuple[Cost, float]:
+    """Return what the nodes need, and the CPU seconds of Redis for a delivery."""
     async with AsyncExitStack() as stack:
         port, pids = await stack.enter_async_context(serving_nodes(server, processes))
         readers = await stack.enter_async_context(client_process())
@@ -79,14 +108,51 @@ async def _measure(server: RedisProcess, processes: int, viewers: int, seconds: 
         await trio.sleep(SETTLE_S)
         for clients in (readers, publishers):
             await clients.request("count", reset=True)
-        used, redis = sum(map(cpu_of, pids)), server.cpu_s()
+        before = _Reading.of(pids, server)
+        await trio.sleep(QUIET_S)
+        quiet = _Reading.of(pids, server)
         await publishers.request("flood", per_s=DANMAKU_PER_S, seconds=seconds)
         shown = await _all_shown(publishers, round(DANMAKU_PER_S * seconds))
         await trio.sleep(0.5)
-        used_s, redis_s = sum(map(cpu_of, pids)) - used, server.cpu_s() - redis
+        after = _Reading.of(pids, server)
         if (await readers.request("count"))["lost"]:
             raise RuntimeError("nodes: viewers lost their links")
-    return used_s, redis_s, shown * (viewers + PUBLISHERS)
+    deliveries = shown * (viewers + PUBLISHERS)
+    idle = (quiet.nodes_s - before.nodes_s) / (quiet.at - before.at)
+    used_s = after.nodes_s - quiet.nodes_s - idle * (after.at - quiet.at)
+    return Cost(used_s / deliveries, idle / len(pids)), (after.redis_s - quiet.redis_s) / deliveries
+
+
+class _Reading(NamedTuple):
+    """CPU seconds so far, at a time."""
+
+    at: float
+    nodes_s: float
+    redis_s: float
+
+    @classmethod
+    def of(cls, pids: Sequence[int], server: RedisProcess) -> _Reading:
+        return cls(time.monotonic(), sum(map(cpu_of, pids)), server.cpu_s())
+
+
+async def _measure_raw(processes: int, viewers: int, seconds: float) -> float:
+    """Return the CPU seconds of a send of raw senders."""
+    async with AsyncExitStack() as stack:
+        senders = [await stack.enter_async_context(client_process("bench.load.raw_senders")) for _ in range(processes)]
+        port = 0
+        for sender in senders:
+            port = (await sender.request("listen", port=port))["port"]
+        readers = await stack.enter_async_context(client_process())
+        await readers.request("open", links=viewers, port=port, rooms=["stage"])
+        used_s = sends = 0.0
+        for _ in range(round(DANMAKU_PER_S * seconds)):
+            for sender in senders:
+                await sender.send("sweep", text=RAW_TEXT)
+            swept = [await sender.receive() for sender in senders]
+            used_s += sum(each["cpu_s"] for each in swept)
+            sends += sum(each["sends"] for each in swept)
+            await trio.sleep(1 / DANMAKU_PER_S)
+    return used_s / sends
 
 
 async def _all_shown(publishers: ClientProcess, count: int) -> int:
