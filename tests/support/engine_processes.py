@@ -117,13 +117,15 @@ async def shared_processes(
         nursery.cancel_scope.cancel()
 
 
-async def grab_share(shared: SharedProcesses, user: str, room: str, shares: dict[str, int]) -> None:
+async def grab_share(
+    shared: SharedProcesses | Serving, user: str, room: str, shares: dict[str, int], packet: str = "p1"
+) -> None:
     """Take a share of the packet with a key, until there is an answer."""
     async with open_client(shared.url, f"dev:{user}") as client:
         await client.join(room)
         while user not in shares:
             try:
-                shares[user] = (await client.call("packets.grab", room=room, id="p1", key=f"grab-{user}")).cents
+                shares[user] = (await client.call("packets.grab", room=room, id=packet, key=f"grab-{user}")).cents
             except CallLost:
                 continue  # the key decides
             except CallRefused as error:

@@ -21,6 +21,8 @@ COMMANDS = {
     "haproxy": ("haproxy",),
     "nginx": ("nginx",),
     "systemd-analyze": ("systemd-analyze",),
+    "nft": ("nft",),
+    "tc": ("tc",),
 }
 
 

@@ -32,11 +32,12 @@ START_S = 60.0
 class RedisServer:
     """A redis-server in a directory of its own, on a Unix socket; tests stop it, kill it and start it again."""
 
-    def __init__(self, directory: Path, options: Sequence[str]) -> None:
+    def __init__(self, directory: Path, options: Sequence[str], prefix: Sequence[str] = ()) -> None:
         self._program = needs("redis")
         self.directory = directory
         self.path = str(directory / "s")
         self._options = options
+        self._prefix = prefix
         self.process: trio.Process | None = None
 
     @property
@@ -58,7 +59,7 @@ class RedisServer:
             "--daemonize",
             "no",
         ]
-        command = [self._program, *fixed, "--logfile", str(self.directory / "log"), *self._options]
+        command = [*self._prefix, self._program, *fixed, "--logfile", str(self.directory / "log"), *self._options]
         self.process = await trio.lowlevel.open_process(command, stdin=subprocess.DEVNULL)
         with trio.fail_after(START_S):
             while True:
@@ -103,10 +104,13 @@ class RedisServer:
 
 
 @asynccontextmanager
-async def redis_server(*options: str) -> AsyncIterator[RedisServer]:
-    """Start a server that ends, with its data, at the end. ``options``: of its command line."""
+async def redis_server(*options: str, prefix: Sequence[str] = ()) -> AsyncIterator[RedisServer]:
+    """Start a server that ends, with its data, at the end.
+
+    ``options``: of its command line; ``prefix``: a command that becomes it, such as unshare.
+    """
     with tempfile.TemporaryDirectory(prefix="roomcast-redis-") as name:
-        server = RedisServer(Path(name), options)
+        server = RedisServer(Path(name), options, prefix)
         try:
             await server.start()
             yield server
