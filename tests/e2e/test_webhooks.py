@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +15,11 @@ from protocol.codes import MessageType, Outcome
 from protocol.payloads import GiftPayload
 from tests.support.processes import free_port, restarting, roomcast, running, serving
 from tests.support.receiver import Received, http_reply, receiver
-from tests.support.webhooks import SECRET, event_of, hook_settings, secret_file
+from tests.support.webhooks import SECRET, config_file, event_of, firsts, secret_file
 
 pytestmark = pytest.mark.integration
 
 ROOMS = ("r0", "r1")
-
-
-def config_file(directory: Path, url: str, *events: str, api: int | None = None) -> Path:
-    """Write a configuration with one endpoint."""
-    (endpoint,) = hook_settings(directory, url, *events)["endpoints"]
-    lines = [f'[ledger]\ndata_dir = "{directory / "data"}"']
-    if api is not None:
-        lines.append(f'[api]\nlisten = "127.0.0.1:{api}"')
-    lines.append("[[webhooks.endpoints]]")
-    lines += [f"{name} = {json.dumps(value)}" for name, value in endpoint.items()]
-    path = directory / "roomcast.toml"
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-def firsts(events: Sequence[dict[str, Any]], room: str) -> list[int]:
-    """Return the offsets of a room's events in the order in which each first arrived."""
-    return list(dict.fromkeys(event["offset"] for event in events if event["room"] == room))
 
 
 async def test_kill_9_amid_deliveries_loses_no_event(tmp_path: Path) -> None:

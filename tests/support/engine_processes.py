@@ -97,9 +97,9 @@ class SharedProcesses:
 
 @asynccontextmanager
 async def shared_processes(
-    count: int, redis: RedisServer, data_dir: Path, *settings: str
+    count: int, redis: RedisServer, data_dir: Path, *settings: str, config: Path | None = None
 ) -> AsyncIterator[SharedProcesses]:
-    """Serve with so many processes; settings are KEY=VALUE."""
+    """Serve with so many processes; settings are KEY=VALUE, beside those of a file."""
     options = [
         f"engine.url=unix://{redis.path}",
         f"ledger.data_dir={data_dir}",
@@ -109,6 +109,9 @@ async def shared_processes(
     ]
     sets = [part for option in options for part in ("--set", option)]
     arguments = ["--processes", str(count), "--status-listen", "127.0.0.1:0", "--data-dir", str(data_dir), *sets]
+    if config is not None:
+        arguments += ["--config", str(config)]
+    await redis.make_old()
     async with serving(*arguments) as supervisor, trio.open_nursery() as nursery:
         shared = SharedProcesses(supervisor, redis)
         nursery.start_soon(partial(shared.read, supervisor.err))

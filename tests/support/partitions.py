@@ -237,6 +237,7 @@ async def cluster(directory: Path) -> AsyncIterator[Cluster]:
         redis = await stack.enter_async_context(redis_server(*AOF, *listening, prefix=in_own_namespace()))
         assert redis.process is not None
         wire = Wire(redis.process.pid)
+        await redis.make_old()
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         brokers, hosts = {}, {}

@@ -55,9 +55,9 @@ def free_port() -> int:
         return port
 
 
-def command(*arguments: str) -> list[str]:
+def command(*arguments: str, module: str = "broker.cli") -> list[str]:
     """The command line of ``roomcast arguments...`` in this environment."""
-    return [sys.executable, "-m", "broker.cli", *arguments]
+    return [sys.executable, "-m", module, *arguments]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -154,14 +154,18 @@ async def running(*arguments: str, **more: str) -> AsyncIterator[Running]:
 
 
 @asynccontextmanager
-async def serving(*arguments: str, prefix: Sequence[str] = (), **more: str) -> AsyncIterator[Serving]:
+async def serving(
+    *arguments: str, prefix: Sequence[str] = (), module: str = "broker.cli", **more: str
+) -> AsyncIterator[Serving]:
     """Start ``roomcast serve`` on a free port, by default with ``--ephemeral``, and wait until it serves.
 
-    ``prefix``: a command that runs it, such as unshare.
+    ``prefix``: a command that runs it, such as unshare; ``module``: one that runs the command line after changes.
     """
     port = () if "--port" in arguments else ("--port", "0")
     kept = () if {"--data-dir", "--config"} & set(arguments) else ("--ephemeral",)
-    async with _process([*prefix, *command("serve", *port, *kept, *arguments)], environment(**more)) as process:
+    async with _process(
+        [*prefix, *command("serve", *port, *kept, *arguments, module=module)], environment(**more)
+    ) as process:
         broker = Serving(process)
         broker.announced = json.loads(await broker.out.next())
         yield broker

@@ -87,6 +87,10 @@ class RedisServer:
                     replies.append(reply)
         return replies
 
+    async def make_old(self) -> None:
+        """Let the data set be one that was made long ago: in a new one no node claims a room for some seconds."""
+        await self.ask("SET", RedisNames("rc:").lineage, "old 0")
+
     async def kill(self) -> None:
         """Kill it with SIGKILL."""
         assert self.process is not None

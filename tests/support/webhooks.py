@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from standardwebhooks.webhooks import Webhook
 
 from tests.support.receiver import Received, Receiver
 
-__all__ = ["SECRET", "event_of", "events_of", "hook_settings", "secret_file"]
+__all__ = ["SECRET", "config_file", "event_of", "events_of", "firsts", "hook_settings", "secret_file"]
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
@@ -42,3 +43,21 @@ def event_of(received: Received) -> Any:
 def events_of(receiver: Receiver) -> list[Any]:
     """Return the events of all requests, repeated ones included."""
     return [event_of(received) for received in receiver.requests]
+
+
+def config_file(directory: Path, url: str, *events: str, api: int | None = None) -> Path:
+    """Write a configuration with one endpoint."""
+    (endpoint,) = hook_settings(directory, url, *events)["endpoints"]
+    lines = [f'[ledger]\ndata_dir = "{directory / "data"}"']
+    if api is not None:
+        lines.append(f'[api]\nlisten = "127.0.0.1:{api}"')
+    lines.append("[[webhooks.endpoints]]")
+    lines += [f"{name} = {json.dumps(value)}" for name, value in endpoint.items()]
+    path = directory / "roomcast.toml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def firsts(events: Sequence[dict[str, Any]], room: str) -> list[int]:
+    """Return the offsets of a room's events in the order in which each first arrived."""
+    return list(dict.fromkeys(event["offset"] for event in events if event["room"] == room))
