@@ -25,7 +25,7 @@ from protocol.operations.messages import (
 )
 from protocol.text import fits_room_pattern
 
-__all__ = ["HANDLERS", "continue_broadcasts"]
+__all__ = ["HANDLERS", "continue_broadcasts", "id_of"]
 
 BUSY_MS = 5000
 GROUP_S, MAX_GROUP = 1.0, 1000
@@ -52,11 +52,16 @@ def _rooms(parts: Parts, caller: Caller, request: BroadcastMessage) -> list[str]
     return sorted({name for name in request.rooms if parts.hub.find(name) is not None})
 
 
+def id_of(caller: Caller, request: BroadcastMessage) -> str:
+    """Return the id of a broadcast, by which it is known when it is asked for again; "" = it has none."""
+    return request.id or (sha256(caller.own_key.encode()).hexdigest()[:32] if caller.key else "")
+
+
 async def _broadcast(parts: Parts, caller: Caller, request: BroadcastMessage) -> BroadcastStarted:
     rooms = _rooms(parts, caller, request)
     payload = checked_payload(parts, caller, rooms[0] if rooms else "", request.type, request.payload)
     fingerprint = sha256(pack_body(tuple(request._replace(id="")))).digest()[:8]
-    name = request.id or (sha256(caller.own_key.encode()).hexdigest()[:32] if caller.key else secrets.token_hex(8))
+    name = id_of(caller, request) or secrets.token_hex(8)
     while (known := parts.broadcasts.find(caller.tenant, name)) is not None:
         if known.state.fingerprint != fingerprint:
             raise OperationError(

@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from broker.core.tenants.names import qualify
+from broker.operations.broadcasts import id_of
 from broker.operations.caller import Caller, OperationError
 from broker.operations.calls import CallAnswer, Operations
 from broker.operations.deferred import Deferred
@@ -22,7 +23,7 @@ from broker.rooms.broker_log import BROKER_LOG
 from broker.rooms.node_messages import CallAsked, CallReturned, NodeMessage
 from protocol.codes import ErrorCode, Outcome, Role
 from protocol.frames import pack_body, unpack_body
-from protocol.operations import BY_NUMBER, OperationRow, Scope
+from protocol.operations import BY_NAME, BY_NUMBER, OperationRow, Scope
 from protocol.operations.messages import Published, PublishedMany
 
 __all__ = ["CallForwarding", "OwnersOfCalls"]
@@ -255,8 +256,12 @@ class CallForwarding:
     async def _ask_all(self, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int) -> CallAnswer:
         """Answer a call with what all nodes have."""
         found, errors = list[Any](), list[OperationError]()  # Any: results of the row
+        nodes = {self._owners.node, *self._operations.parts.others.alive()}
+        if row.name == BROADCAST:
+            nodes = await self._nodes_that_know(caller, row, arguments) & nodes or nodes
         try:
-            found.append((await _waited(self._begin_here(caller, row, arguments, max_bytes))).result)
+            if self._owners.node in nodes:
+                found.append((await _waited(self._begin_here(caller, row, arguments, max_bytes))).result)
         except OperationError as error:
             if row.name != BROADCAST_STATE or error.field != "id":
                 raise
@@ -271,7 +276,7 @@ class CallForwarding:
                 errors.append(error)
 
         async with trio.open_nursery() as nursery:
-            for node in self._operations.parts.others.alive():
+            for node in sorted(nodes - {self._owners.node}):
                 nursery.start_soon(ask, node)
         if row.name == BROADCAST_STATE and found:
             errors = [error for error in errors if error.field != "id"]
@@ -282,6 +287,37 @@ class CallForwarding:
         if len(packed) > max_bytes:
             raise OperationError(ErrorCode.PAYLOAD_TOO_LARGE, "ask for fewer: the nodes have too much", "limit")
         return CallAnswer(result, False, packed)
+
+    async def _nodes_that_know(self, caller: Caller, row: OperationRow, arguments: Any) -> set[str]:
+        """Return the nodes that have begun a broadcast before, where a node that has not would send it twice.
+
+        None of them where it is of lanes 0 to 2: a room takes it once. A node that was started since knows nothing of
+        it, and owns rooms that have it.
+        """
+        request = read_request(caller, row, arguments)
+        check_rights(caller, row, request)
+        parts, state = self._operations.parts, BY_NAME[BROADCAST_STATE]
+        if request.type in parts.types.critical:
+            return set()
+        name = id_of(caller, request)
+        knowing = {self._owners.node} if parts.broadcasts.find(caller.tenant, name) is not None else set()
+        errors: list[OperationError] = []
+
+        async def ask(node: str) -> None:
+            try:
+                answer = await self._ask(node, "", "", caller, state, (name,), 0)
+                if answer is not None and _read_answer(state, answer):
+                    knowing.add(node)
+            except OperationError as error:
+                if error.field != "id":
+                    errors.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for node in parts.others.alive():
+                nursery.start_soon(ask, node)
+        if errors:
+            raise errors[0]
+        return knowing
 
     def _begin_here(self, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int) -> Any:
         self._is_for_this = True

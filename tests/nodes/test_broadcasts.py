@@ -13,7 +13,9 @@ from broker.core.nodes.membership import LEASE_S
 from broker.operations.caller import Caller
 from broker.operations.forwarding import BROADCAST
 from protocol.codes import ErrorCode, MessageType, Role
+from protocol.messages import Tick
 from protocol.operations import BY_NAME
+from tests.support.broker import joined_link
 from tests.support.nodes import NodesOfTest, running_nodes
 from tests.support.until import until
 
@@ -60,3 +62,31 @@ async def test_a_broadcast_reaches_the_rooms_of_all_nodes_once(tmp_path: Path) -
         with pytest.raises(OperationError) as wide:
             await operations.call(of_one_room, BY_NAME[BROADCAST], arguments)
         assert (wide.value.code, wide.value.field) == (ErrorCode.BAD_FIELD, "pattern")
+
+
+async def test_chat_that_is_broadcast_again_is_not_sent_twice_by_a_node_that_was_started_since(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", ledger={"data_dir": str(tmp_path)}) as nodes:
+        tables = [node.nodes.owners.table for node in nodes.by_name.values()]
+        await until(lambda: all(len(table.settled(trio.current_time(), LEASE_S)) == 2 for table in tables))
+        room = nodes.room_on("b")
+        await nodes["a"].broker.call("rooms.open", room=room)
+        chat: dict[str, Any] = {"type": MessageType.DANMAKU, "payload": ["欢迎"], "pattern": "live-*", "id": "welcome"}
+        news: dict[str, Any] = {**MESSAGE, "pattern": "live-*", "id": "news"}
+        for message in (chat, news):
+            assert (await nodes["a"].broker.call("messages.broadcast", **message)).rooms == 1
+        assert (await state_of(nodes, "a"))[1:4] == (1, 1, 0)
+        nodes["b"].kill()
+        await nodes.start("b")
+        await until(lambda: nodes["a"].nodes.owners.owner_of(room) is None)
+        async with joined_link(nodes["a"].broker, "dev:host:host", room) as (host, number):
+            assert nodes.owner_of(room) is nodes["b"]
+            for message in (chat, news):
+                await nodes["a"].broker.call("messages.broadcast", **message)
+            await host.post(number, 3, MessageType.DANMAKU, ("大家好",))
+            seen: list[str] = []
+            while "大家好" not in seen:
+                _, tick = await host.expect(Tick)
+                seen += [entry.payload[0] for entry in tick.entries]
+            assert "欢迎" not in seen
+        history = await nodes["a"].broker.call("rooms.history", room=room)
+        assert [item.payload for item in history.items] == [("全场直播",)]
