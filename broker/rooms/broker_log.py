@@ -341,7 +341,8 @@ class BrokerLog:
             self._has_filled = True
             rows = tuple(item for item in items if not isinstance(item, CopyFilled))
             filled = tuple(item for item in items if isinstance(item, CopyFilled))
-            await self._apply((*self._holding(rows), *filled), (), lambda result: None)
+            if holding := (*self._holding(rows), *filled):
+                await self._apply(holding, (), lambda result: None)
 
     def _holding(self, items: tuple[Item, ...]) -> tuple[Item, ...]:
         """Return the items without the records of which an earlier one holds, and the reports that others send."""

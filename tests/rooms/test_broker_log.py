@@ -64,6 +64,7 @@ class Node:
         self, items: tuple[Item, ...], keys: tuple[Key, ...], on_done: Callable[[LedgerResult], None]
     ) -> bool:
         await trio.lowlevel.checkpoint()
+        assert items, "a ledger takes no submission without items"
         self.applied += items
         on_done(Committed())
         return True
@@ -250,6 +251,19 @@ async def test_what_the_log_has_lost_of_its_end_is_not_taken_over_twice() -> Non
     node.other("third")
     await node.log.catch_up()
     assert [subject for subject, _ in node.followed] == ["first", "second", "third"]
+
+
+async def test_a_node_that_begins_with_two_checkpoints_takes_what_the_first_has_once() -> None:
+    node = Node()
+    node.log.first_holds = frozenset({"k"})
+    node.engine.last = 100  # what was before was cut, and what is before the second checkpoint was not yet
+    for _ in range(2):
+        node.part(LogPart.BEGIN)
+        node.part(LogPart.ROWS, "x")
+        node.part(LogPart.END)
+    await node.log.catch_up()
+    assert node.applied == [record("x")]
+    assert (node.filled, node.log.is_filling) == (1, False)
 
 
 async def test_of_some_records_the_first_holds() -> None:
