@@ -21,7 +21,16 @@ from .dictionaries import BUILT_IN
 from .errors import RemoteProtocolError
 from .frames import MAX_BODY_BYTES
 
-__all__ = ["BUILT_IN_ONLY", "MIN_COMPRESS_BYTES", "THOROUGH_SHOWN", "best_codec", "compress", "decompress"]
+__all__ = [
+    "BUILT_IN_ONLY",
+    "MIN_COMPRESS_BYTES",
+    "THOROUGH_SHOWN",
+    "best_codec",
+    "compress",
+    "decompress",
+    "pack_block",
+    "unpack_block",
+]
 
 MIN_COMPRESS_BYTES = 256
 """Below this a block saves less time on the wire than its decompression takes, but for a tick with a dictionary."""
@@ -33,6 +42,7 @@ BUILT_IN_ONLY: Final[Mapping[int, bytes]] = MappingProxyType({Codec.LZ4_DICT_1: 
 """Dictionaries by codec where there is only the built-in one."""
 
 _SIZE = struct.Struct("!H")
+_LARGE_SIZE = struct.Struct("!I")
 _PLAIN, _LZ4 = Codec.PLAIN, Codec.LZ4
 _LZ4_BIT, _LZ4_DICT_1_BIT = int(Feature.LZ4), int(Feature.LZ4_DICT_1)
 _LEVEL = 9
@@ -90,8 +100,27 @@ def decompress(data: bytes | bytearray, codec: int, dictionaries: Mapping[int, b
     dictionary = b"" if codec == _LZ4 else dictionaries.get(codec)
     if dictionary is None:
         raise RemoteProtocolError(CloseCode.BAD_COMPRESSION, f"this side has no dictionary of codec {codec}")
+    return _raw(data[_SIZE.size :], size, dictionary)
+
+
+def pack_block(data: bytes) -> bytes:
+    """Return bytes of any number compressed: ``u32 raw size`` and one lz4 block. Not for the wire."""
+    return _LARGE_SIZE.pack(len(data)) + bytes(lz4.block.compress(data, store_size=False))
+
+
+def unpack_block(data: bytes, max_bytes: int) -> bytes:
+    """Return what `pack_block` has packed. RemoteProtocolError BAD_COMPRESSION, also above ``max_bytes``."""
+    if len(data) <= _LARGE_SIZE.size:
+        raise RemoteProtocolError(CloseCode.BAD_COMPRESSION, "compressed bytes have no block")
+    (size,) = _LARGE_SIZE.unpack_from(data)
+    if size > max_bytes:
+        raise RemoteProtocolError(CloseCode.BAD_COMPRESSION, f"raw size is above {max_bytes} bytes")
+    return _raw(data[_LARGE_SIZE.size :], size, b"")
+
+
+def _raw(block: bytes | bytearray, size: int, dictionary: bytes) -> bytes:
     try:
-        raw: bytes = lz4.block.decompress(data[_SIZE.size :], uncompressed_size=size, dict=dictionary)
+        raw: bytes = lz4.block.decompress(block, uncompressed_size=size, dict=dictionary)
     except (lz4.block.LZ4BlockError, ValueError) as error:
         raise RemoteProtocolError(CloseCode.BAD_COMPRESSION, "block is corrupt") from error
     if len(raw) != size:

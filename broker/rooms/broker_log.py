@@ -40,6 +40,7 @@ from broker.ledger import (
 )
 from broker.ledger.copying import LOG_KEY, changes_inboxes, key_mark
 from broker.rooms.submissions import pack_submission, read_submission
+from protocol.compression import pack_block, unpack_block
 from protocol.frames import pack_body, unpack_body
 
 __all__ = ["BROKER_LOG", "BrokerLog", "Followed", "LogPart", "pack_part", "read_fact"]
@@ -48,6 +49,8 @@ log = structlog.get_logger("roomcast.broker_log")
 
 BROKER_LOG = "\0broker"
 """Name of the log; no room has a name like it."""
+MAX_PART_BYTES = 16 * 1024 * 1024
+"""Of a part of a checkpoint as it is unpacked: far above any that is written."""
 PAGE = 200
 """Facts that are read at a time."""
 FOLLOW_S = 1.0
@@ -77,8 +80,8 @@ class LogPart(IntEnum):
 
 
 def pack_part(part: LogPart, items: Sequence[Item] = ()) -> bytes:
-    """Return a fact of a checkpoint."""
-    return pack_body((("", ""), part, pack_submission(items, ())))
+    """Return a fact of a checkpoint. It is compressed, to half and less: the rows of a checkpoint are alike."""
+    return pack_body((("", ""), part, pack_block(pack_submission(items, ()))))
 
 
 class Followed(NamedTuple):
@@ -99,6 +102,8 @@ class _Own(NamedTuple):
 def read_fact(body: bytes) -> tuple[tuple[str, str], int, tuple[Item, ...], tuple[Key, ...]]:
     """Return the node and life that have submitted a fact of the log, their number of it, and the submission."""
     origin, number, packed = unpack_body(body)
+    if not origin[0]:
+        packed = unpack_block(packed, MAX_PART_BYTES)
     return (origin[0], origin[1]), number, *read_submission(packed)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.codes import CloseCode, Codec, Lane
-from protocol.compression import MIN_COMPRESS_BYTES, THOROUGH_SHOWN, compress, decompress
+from protocol.compression import MIN_COMPRESS_BYTES, THOROUGH_SHOWN, compress, decompress, pack_block, unpack_block
 from protocol.connection import Frame, encode
 from protocol.dictionaries import BUILT_IN
 from protocol.errors import RemoteProtocolError
@@ -188,3 +188,14 @@ def test_encode_compresses_where_it_pays_and_says_so_in_the_header(codec: Codec)
     event = encode(Event(1, 5, "u", "", ("多少钱",)), 3, 9, Lane.COMMERCE, codec=codec)
     assert parse_header(event).codec == Codec.PLAIN
     assert len(event) < HEADER_BYTES + MIN_COMPRESS_BYTES
+
+
+@examples(40)
+@given(bodies | st.just(b"") | st.just(bytes(200_000)))
+def test_a_block_of_any_size_comes_back_and_none_above_its_bound(data: bytes) -> None:
+    packed = pack_block(data)
+    assert unpack_block(packed, len(data)) == data
+    for broken, bound in ((packed, len(data) - 1), (packed[:4], 100), (packed[:-1], len(data)), (b"", 1)):
+        with pytest.raises(RemoteProtocolError) as caught:
+            unpack_block(broken, bound)
+        assert caught.value.code is CloseCode.BAD_COMPRESSION
