@@ -126,6 +126,10 @@ async def _open(parts: Parts, caller: Caller, request: OpenConversation) -> Conv
     service, user = _service(parts), caller.user
     if request.user == user:
         raise OperationError(ErrorCode.BAD_FIELD, "must be another user", "user")
+    wait_s = service.opening_wait_s(user, request.user, caller.address, parts.clock())
+    if wait_s:
+        rule = "has had too many new conversations from your address"
+        raise OperationError(ErrorCode.RATE_LIMITED, rule, "user", max(1, round(wait_s * 1000)))
     pending = PendingResult[Conversation | None]()
     try:
         submitted = service.open_pair(user, request.user, pending.set)

@@ -13,7 +13,8 @@ from typing import Any
 
 import trio
 
-from broker.core.limits.rate_limit import Rate, SingleGcra
+from broker.core.limits.rate_limit import Gcra, Rate, SingleGcra
+from broker.core.net.connection_limits import address_key
 from broker.core.tenants.names import plain_name, qualify, tenant_of
 from broker.core.users.conversations import (
     MAX_GROUP_MEMBERS,
@@ -73,6 +74,9 @@ MAX_PUSHED_LINKS = 500_000
 GROUP_RATE = Rate(20, 100)
 """Messages of users to one group, a second and at once."""
 
+OPENING_RATE = Rate(1 / 30, 100)
+"""New conversations with one user that users of one address open, a second and at once."""
+
 OnSent = Callable[[LedgerResult], None]
 
 
@@ -101,6 +105,8 @@ class Conversations:
         self._pushes: deque[tuple[Direct, bytes, list[str]]] = deque()
         self._pushed_links = 0
         self._group_rate = SingleGcra(GROUP_RATE)
+        self.openings = Gcra(OPENING_RATE)
+        """Of new conversations, by address and by the user with whom they are."""
         self._wake = trio.Event()
         self.sent = 0
         """Messages that are durable."""
@@ -151,6 +157,7 @@ class Conversations:
             on_done(found)
             return None
         self.table.check_room(tenant, names, is_new=found is None)
+        self.table.check_opening(other)
         now_ms = self._unix_ms()
         made = found or Conversation(id, "", now_ms, is_group=False)
         missing = [name for name in names if name not in made.members]
@@ -170,6 +177,17 @@ class Conversations:
             on_done(conversation)
 
         return self._store.record(items, on_written)
+
+    def opening_wait_s(self, user: str, other: str, address: str, now: float) -> float:
+        """Count that a user opens a conversation with another one (qualified ids) from an address, "" = not known;
+        return the seconds to wait where too many were, 0.0 = it may. One that is there already counts for nothing.
+
+        Without it the accounts of one peer could take all the conversations that a user may have.
+        """
+        found = self.table.find(pair_id(tenant_of(user), plain_name(user), plain_name(other)))
+        if not address or (found is not None and plain_name(user) in found.members):
+            return 0.0
+        return self.openings.try_acquire((address_key(address), other), now)
 
     def _added(self, made: Conversation) -> Conversation:
         """Return the conversation of this id, which is ``made`` unless another call has been quicker."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,24 @@ async def test_users_together_write_so_much_to_a_group(directory: Path, monkeypa
         await operate(broker, "conversations.send", id, "from the shop", None, 0, (), "ann", key="k")
         pair = (await do(broker, "cem", "open", user="ann")).id
         await do(broker, "cem", "send", "p", conversation=pair, text="x")
+
+
+async def test_the_accounts_of_one_address_open_a_share_of_the_conversations_of_a_user(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "OPENING_RATE", Rate(1e-6, 2))
+    async with durable_broker(directory, tenants=[{"name": "acme"}]) as broker:
+        for name in ("x1", "x2"):
+            await do(broker, name, "open", user="ann")
+        with pytest.raises(OperationError) as caught:
+            await do(broker, "x3", "open", user="ann")
+        assert (caught.value.code, caught.value.field) == (ErrorCode.RATE_LIMITED, "user")
+        assert caught.value.retry_after_ms > 0
+        assert (await do(broker, "x1", "open", user="ann")).other == "ann", "it is there already"
+        await do(broker, "x3", "open", user="bob")
+        await do(broker, "ann", "open", user="x3")
+        await do(broker, replace(user("y"), address="192.0.2.9"), "open", user="ann")
+        await do(broker, user("x3", "acme"), "open", user="ann")
 
 
 async def test_what_waits_to_be_shown_to_large_groups_is_bounded_by_their_members(

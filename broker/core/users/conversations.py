@@ -20,13 +20,15 @@ from broker.core.tenants.names import plain_name, qualify, tenant_of
 
 __all__ = [
     "DESK_PREFIX", "MAX_BLOCKED", "MAX_CONVERSATIONS", "MAX_GROUP_MEMBERS", "MAX_KEPT_MESSAGES", "MAX_MEMBERSHIPS",
-    "MAX_OF_USER", "PAIR_MARK", "Conversation", "ConversationTable", "GroupMember", "ReadPosition", "TooMany",
-    "pair_id",
+    "MAX_OF_USER", "MAX_UNANSWERED", "PAIR_MARK", "Conversation", "ConversationTable", "GroupMember", "ReadPosition",
+    "TooMany", "pair_id",
 ]  # fmt: skip
 
 MAX_GROUP_MEMBERS = 5000
 MAX_OF_USER = 2000
 """Conversations of one user."""
+MAX_UNANSWERED = 1000
+"""Of these, conversations of two in which the user has written nothing: others open no further one with it."""
 MAX_CONVERSATIONS = 200_000
 """Conversations of one broker; some 1 KB each."""
 MAX_MEMBERSHIPS = 1_000_000
@@ -275,10 +277,12 @@ class ConversationTable:
         max_conversations: int = MAX_CONVERSATIONS,
         max_memberships: int = MAX_MEMBERSHIPS,
         max_of_user: int = MAX_OF_USER,
+        max_unanswered: int = MAX_UNANSWERED,
     ) -> None:
         self._max_conversations = max_conversations
         self._max_memberships = max_memberships
         self._max_of_user = max_of_user
+        self._max_unanswered = max_unanswered
         self._by_id: dict[str, Conversation] = {}
         self._of_user: dict[str, dict[str, None]] = {}
         self._blocked: dict[str, set[str]] = {}
@@ -321,6 +325,15 @@ class ConversationTable:
         for user in added:
             if len(self._of_user.get(qualify(tenant, user), ())) >= self._max_of_user:
                 raise TooMany(f"conversations of {user}")
+
+    def check_opening(self, user: str) -> None:
+        """Raise `TooMany` where others may open no further conversation with a user (qualified id)."""
+        own, name = self._of_user.get(user, ()), plain_name(user)
+        if len(own) < self._max_unanswered:
+            return
+        pairs = (each for each in map(self._by_id.__getitem__, own) if not each.is_group)
+        if sum(not each.members[name].written for each in pairs) >= self._max_unanswered:
+            raise TooMany(f"conversations of {name} without an answer")
 
     def add(self, conversation: Conversation) -> None:
         """Add a conversation without members."""

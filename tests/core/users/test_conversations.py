@@ -232,3 +232,19 @@ def test_bounds_are_named() -> None:
     ):  # fmt: skip
         with pytest.raises(TooMany, match=rule_):
             table.check_room("", users_, is_new=is_new)
+
+
+def test_others_open_no_further_conversation_with_a_user_who_has_answered_none() -> None:
+    table = ConversationTable(max_unanswered=2)
+    pairs = [Conversation(pair_id("", "ann", other), "", 0, is_group=False) for other in ("x", "y")]
+    in_group = Conversation("tea", "", 0, is_group=True)
+    for conversation in (in_group, *pairs):
+        table.check_opening("ann")
+        table.add(conversation)
+        table.join(conversation, "ann", 0, ReadPosition())
+    with pytest.raises(TooMany, match="of ann without an answer"):
+        table.check_opening("ann")
+    table.check_room("", ("ann",), is_new=True)  # it may open some itself
+    table.check_opening("x")
+    pairs[0].apply_message(1, "ann", 0)
+    table.check_opening("ann")
