@@ -1,9 +1,9 @@
 """One connection of the control API: HTTP/1.1 by h11, requests one after another, each run by an ASGI application.
 
-Everything has a bound: a head has `MAX_HEAD_BYTES` and must be whole within `HEAD_S`, a body within `BODY_S`, an
-answer must be taken within `SEND_S`, an idle connection ends after `IDLE_S`. The application runs in the connection's
-own task, so a request costs no other. What a peer sends can end its own connection only; a defect of the application is
-logged and answered by 500.
+Everything has a bound: a head has `MAX_HEAD_BYTES` and `MAX_HEADERS` headers, and must be whole within `HEAD_S`, a
+body within `BODY_S`, an answer must be taken within `SEND_S`, an idle connection ends after `IDLE_S`. The application
+runs in the connection's own task, so a request costs no other. What a peer sends can end its own connection only; a
+defect of the application is logged and answered by 500.
 
 A body that the application did not read ends the connection, unless it is short and has come already: at most
 `MAX_BODY_LEFT` bytes are read first, so that the answer is not destroyed by a reset. A body has at most `MAX_PIECES`
@@ -20,6 +20,8 @@ from urllib.parse import unquote_to_bytes
 import h11
 import structlog
 import trio
+
+from broker.net.http1 import MAX_HEADERS
 
 __all__ = ["AsgiApp", "HttpConnection", "HttpCounters", "plain_answer"]
 
@@ -132,6 +134,9 @@ class HttpConnection:
         if not isinstance(request, h11.Request):
             return False
         self._counters.requests += 1
+        nbytes = len(request.target) + sum(len(name) + len(value) for name, value in request.headers)
+        if len(request.headers) > MAX_HEADERS or nbytes > MAX_HEAD_BYTES:  # h11 measures only heads that come in pieces
+            raise h11.RemoteProtocolError("the head is too large", 431)
         if not request.http_version.startswith(b"1."):
             raise h11.RemoteProtocolError("not HTTP/1", 505)
         names = {name for name, _ in request.headers}
