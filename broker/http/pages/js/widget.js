@@ -16,6 +16,7 @@ const OPEN = new Set(["bot", "queued", "assigned"]), TYPING_MS = 5000;
 const query = new URLSearchParams(location.search);
 const shop = shopPage(brokerSettings().widget_origins ?? [], onShop);
 let about = { topic: query.get("topic") ?? "", order: query.get("order"), product: query.get("product") };
+const names = new Map();
 let desk = null, typingUntil = 0, stream = null, isShown = !shop.isFramed, unread = 0;
 const { client } = openSession({ role: "viewer", user: query.get("user") ?? "", agent: "roomcast-widget/1", ask: shop.isFramed ? shop.token : null });
 globalThis.roomcastWidget = client;                          // for tests and the browser's console
@@ -40,10 +41,13 @@ function onShop({ what, fields }) {
 
 function notice(text) { $("#notice").hidden = !text; setText($("#notice"), text); }
 
+/** What the holder is called: its messages say so; before the first one it is only "an agent". */
+const nameOfHolder = () => names.get(desk?.agent) ?? t("widget.agent");
+
 function draw() {
   const state = client.state !== "open" ? "link" : desk?.state ?? "new";
-  setText($("#status"), t(`widget.${state}`, { name: desk?.agent ?? "" }));
-  setText($("#typing"), Date.now() < typingUntil ? t("talk.typing", { name: desk?.agent ?? "" }) : "");
+  setText($("#status"), t(`widget.${state}`, { name: nameOfHolder() }));
+  setText($("#typing"), Date.now() < typingUntil ? t("talk.typing", { name: nameOfHolder() }) : "");
   $("#rating").hidden = desk?.state !== "resolved" || Boolean(desk.rating);
 }
 
@@ -55,12 +59,17 @@ async function refresh() {
     if (latest) {
       const found = await client.call("desk.get", { conversation: latest.id, messages: 50 });
       take(found.desk);
-      for (const message of found.messages) log.put(message);
+      for (const message of found.messages) put(message);
       seen();
     }
     notice("");
   } catch (error) { notice(textOf(error)); }
   draw();
+}
+
+function put(message) {
+  if (message.name) names.set(message.user, message.name);
+  return log.put(message);
 }
 
 function take(view) { if (!desk || desk.id !== view.id || view.revision > desk.revision) desk = view; }
@@ -69,10 +78,10 @@ function onEvent({ event, id, data }) {
   if (event === "desk.changed" && data.customer === userOf() && (desk ? data.id === desk.id : !about.topic || data.topic === about.topic)) {
     const before = desk?.state;
     take(data);
-    if (desk.state !== before) announce(t(`widget.${desk.state}`, { name: desk.agent }));
+    if (desk.state !== before) announce(t(`widget.${desk.state}`, { name: nameOfHolder() }));
   } else if (id !== desk?.id) return;
   else if (event === "conversations.message") {
-    if (!log.put(data)) return;
+    if (!put(data)) return;
     if (data.user !== userOf()) { typingUntil = 0; log.endGrowing(); if (!isShown) shop.unread(++unread); if (data.user) announce(data.text); }
     seen();
   } else if (event === "conversations.recalled") log.recall(data.offset);
