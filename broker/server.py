@@ -204,7 +204,7 @@ class Broker:
         self.erasures = self.talk = None
         if self.ledger is not None or engine is None:
             talking = self.users, self.hub.preferences, self.clock, clock, self.webhook_events
-            self.talk = Talk(self.ledger, self.inboxes, *talking)
+            self.talk = Talk(self.ledger, self.inboxes, *talking, is_shared=engine is not None)
         if self.ledger is not None and self.room_store is not None and self.inboxes is not None:
             self.erasures = Erasures(
                 self.ledger, self.hub, self.room_store, self.users, self.inboxes, self.revocations, wall_ms, self.talk

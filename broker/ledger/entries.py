@@ -28,6 +28,7 @@ __all__ = [
     "READ_WITHOUT_KEY",
     "ROOM_SAMPLED",
     "AnswersRemoved",
+    "BatchRedacted",
     "CallAnswered",
     "Committed",
     "CopyCleared",
@@ -256,6 +257,13 @@ class DirectsRedacted(NamedTuple):
     bodies: tuple[tuple[int, bytes], ...]
 
 
+class BatchRedacted(NamedTuple):
+    """The bodies of all must-deliver messages of a batch, whatever their state, are replaced by this one."""
+
+    batch: str
+    body: bytes
+
+
 class DirectsRemoved(NamedTuple):
     """Up to `CANCEL_ROWS` messages of a user go, whatever their state, and its inbox with the last of them."""
 
@@ -325,6 +333,7 @@ Item = (
     | EntriesRedacted
     | OutboxRedacted
     | DirectsRedacted
+    | BatchRedacted
     | DirectsRemoved
     | AnswersRemoved
 )
@@ -392,7 +401,7 @@ class Submission:
 
 _BODIES: dict[type, int] = {
     kind: kind._fields.index("totals" if kind is RoomCheckpointed else "body")
-    for kind in (Entry, RoomCheckpointed, DirectEntry, OutboxEntry, RecordPut)
+    for kind in (Entry, RoomCheckpointed, DirectEntry, OutboxEntry, RecordPut, BatchRedacted)
 }
 
 

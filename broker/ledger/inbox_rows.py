@@ -219,6 +219,12 @@ class InboxRows:
             self._tallies.add_direct(after, state)
             self._connection.execute("UPDATE directs SET body = ?, crc = ? WHERE id = ?", (body, after, each))
 
+    def redact_batch(self, batch: str, body: bytes) -> None:
+        """Replace the bodies of all messages of a batch."""
+        self._write_directs()
+        rows = self._connection.execute("SELECT id FROM directs WHERE batch = ? AND batch <> ''", (batch,))
+        self.redact([(each, body) for (each,) in rows.fetchall()])
+
     def _write_inboxes(self) -> None:
         tally = self._tallies["inboxes"]
         rows = []

@@ -16,7 +16,7 @@ from broker.ledger.reader import Reader
 from broker.ledger.rows import checkpoint_checksum, record_checksum
 
 __all__ = [
-    "SCAN_ROWS", "StoredCheckpoint", "answers_with", "checkpoints_with", "directs_of_batch", "directs_with",
+    "SCAN_ROWS", "StoredCheckpoint", "answers_with", "checkpoints_with", "directs_with",
     "entries_with", "has_directs", "outbox_of_line", "outbox_of_lines", "outbox_with", "records_with",
 ]  # fmt: skip
 
@@ -158,12 +158,6 @@ def directs_with(reader: Reader, text: str, after: int) -> tuple[list[tuple[int,
             if nbytes > MAX_BYTES or len(found) == MAX_FOUND:
                 return found, each
     return found, rows[-1][0] if len(rows) == SCAN_ROWS else None
-
-
-def directs_of_batch(reader: Reader, batch: str) -> list[int]:
-    """Return the ids of rows of the must-deliver messages of a batch, whatever their state."""
-    rows = reader.connection.execute("SELECT id FROM directs WHERE batch = ? AND batch <> ''", (batch,))
-    return [each for (each,) in rows]
 
 
 def outbox_of_lines(reader: Reader, lines: Sequence[str]) -> list[StoredOutbox]:

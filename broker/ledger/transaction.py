@@ -18,6 +18,7 @@ from broker.ledger.encryption import BodyCipher
 from broker.ledger.entries import (
     READ_WITHOUT_KEY,
     AnswersRemoved,
+    BatchRedacted,
     CallAnswered,
     Committed,
     CopyCleared,
@@ -207,6 +208,8 @@ class Transaction:
                 remove_answers(self.connection, self.tallies["keys"], digests)
             case DirectsRedacted(bodies):
                 self.inboxes.redact(bodies)
+            case BatchRedacted(batch, body):
+                self.inboxes.redact_batch(batch, body)
             case DirectsRemoved(user):
                 self.inboxes.remove(user)
             case _:

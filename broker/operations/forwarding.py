@@ -6,7 +6,7 @@ one must decide. What several processes do not share yet is refused here: an ans
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -46,7 +46,7 @@ MAX_ANSWER_BYTES = 1_000_000
 PUBLISH_MANY = "messages.publish_many"
 """Its messages may be for rooms of several owners."""
 WATCH = "presence.watch"
-"""A backend is shown who has a link at any node; a user would be sent changes of its own node alone."""
+"""A backend is shown who has a link at any node; a user watches at the owner of the broker's log."""
 NOT_YET = "is not there with several nodes yet"
 BROADCAST = "messages.broadcast"
 """Each node sends it to the rooms that it owns."""
@@ -74,6 +74,8 @@ _DECIDED_ONCE = frozenset(
     }
 )  # fmt: skip
 """Those that the owner of the broker's log decides."""
+_DECIDED_SUBJECTS = frozenset({"conversations", "presence"})
+"""Subjects of which it decides all: one node has all conversations in memory."""
 _SANCTIONS = frozenset({"moderation.mute", "moderation.unmute", "moderation.ban", "moderation.unban"})
 """Those that are about a room where they name one, else about all."""
 _SUBJECTS = frozenset(
@@ -129,6 +131,8 @@ class CallForwarding:
         self._owners = owners
         self._send = send
         self._start = start
+        self.on_watch: Callable[[str, Sequence[str]], None] = lambda watcher, users: None
+        """Called with a user that is to be shown the presence of others, and with these."""
         self._last_id = 0
         self._waiting: dict[int, tuple[str, Deferred]] = {}
         self._load: dict[str, tuple[int, int]] = {}
@@ -145,16 +149,18 @@ class CallForwarding:
         """
         if row.name in HERE or self._is_for_this:
             return None
-        if row.name in MERGED:
+        is_kept = self._operations.parts.others.log is not None
+        is_watch = row.name == WATCH and not caller.is_backend
+        if is_watch and is_kept:
+            self.on_watch(caller.user, read_request(caller, row, arguments).users)
+        if row.name in MERGED and not is_watch:
             if row.name == BROADCAST:
                 _check_broadcast(caller, row, arguments)
-            if row.name == WATCH and not caller.is_backend:
-                raise OperationError(ErrorCode.UNKNOWN_OPERATION, NOT_YET, "operation")
             return self._ask_all(caller, row, arguments, max_bytes)
         if row.name == PUBLISH_MANY:
             return self._route_items(caller, row, arguments, max_bytes)
-        is_kept = self._operations.parts.others.log is not None
-        name = _field(row, arguments, "room") if row.name not in _DECIDED_ONCE else None
+        is_decided_once = row.name in _DECIDED_ONCE or row.subject in _DECIDED_SUBJECTS
+        name = None if is_decided_once else _field(row, arguments, "room")
         audience = _field(row, arguments, "audience") if row.name == "directs.send_many" else None
         if isinstance(audience, (dict, tuple)):
             name = audience.get("room") if isinstance(audience, dict) else next(iter(audience), None)
@@ -163,7 +169,7 @@ class CallForwarding:
                 rule = "must be with a room where there are several nodes"
                 raise OperationError(ErrorCode.BAD_FIELD, rule, "clear")
             return None
-        if is_kept and row.name in _DECIDED_ONCE:
+        if is_kept and is_decided_once:
             room, name = BROKER_LOG, ""
         elif isinstance(name, str) and name.isprintable() and _is_of_room(row, is_kept):
             room = qualify(caller.tenant, name)
@@ -179,17 +185,18 @@ class CallForwarding:
     async def _forward(
         self, room: str, name: str, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int
     ) -> CallAnswer:
+        rule, field = ("the room has no owner now", "room") if name else ("no node decides this now", "")
         for _ in range(2):  # it may have moved
             owner = await self._owners.wait_found(room)
             if owner is None:
-                raise OperationError(ErrorCode.OVERLOADED, "the room has no owner now", "room", RETRY_MS)
+                raise OperationError(ErrorCode.OVERLOADED, rule, field, RETRY_MS)
             if owner == self._owners.node:
                 return await _waited(self._operations.begin(caller, row, arguments, max_bytes))
             answered = await self._ask(owner, room, name, caller, row, arguments, max_bytes)
             if answered is not None:
                 return _read_answer(row, answered)
             self._owners.forget(room)
-        raise OperationError(ErrorCode.OVERLOADED, "the room has no owner now", "room", RETRY_MS)
+        raise OperationError(ErrorCode.OVERLOADED, rule, field, RETRY_MS)
 
     def _route_items(
         self, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int

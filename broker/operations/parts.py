@@ -95,13 +95,13 @@ class Parts:
     room_store: RoomStore | None = None
     """None where nothing is kept."""
     talk: Talk | None = None
-    """None of nodes that share an engine."""
+    """None of nodes that share an engine and keep nothing."""
     lottery_proofs: LotteryProofs = field(default_factory=LotteryProofs)
     others: OtherNodes = field(default_factory=OtherNodes)
 
     @property
     def conversations(self) -> Conversations | None:
-        """Conversations of users; None of nodes that share an engine."""
+        """Conversations of users; None of nodes that share an engine and keep nothing."""
         return None if self.talk is None else self.talk.conversations
 
     @property
@@ -116,17 +116,17 @@ class Parts:
 
     @property
     def presences(self) -> Presences | None:
-        """Presence of users; None of nodes that share an engine."""
+        """Presence of users; None of nodes that share an engine and keep nothing."""
         return None if self.talk is None else self.talk.presences
 
     @property
     def rtc(self) -> RtcService | None:
-        """RTC calls of users; None of nodes that share an engine."""
+        """RTC calls of users; None of nodes that share an engine and keep nothing."""
         return None if self.talk is None else self.talk.rtc
 
     @property
     def desks(self) -> Desks | None:
-        """Service desks of tenants; None of nodes that share an engine."""
+        """Service desks of tenants; None of nodes that share an engine and keep nothing."""
         return None if self.talk is None else self.talk.desks
 
     def room(self, name: str) -> Room:

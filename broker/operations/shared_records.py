@@ -20,18 +20,20 @@ from broker.operations.sanctions import enforce
 from broker.operations.tokens import end_revoked
 from broker.rooms import hints, locks, word_lists
 from broker.rooms.preference_records import read_preferences
-from broker.users import revocations, sanction_records
+from broker.users import conversation_records, presence, revocations, sanction_records
 from broker.users.settings import PREFERENCES, TAGS
 from protocol.frames import unpack_body
 
-__all__ = ["FIRST_HOLDS", "SHARED_KINDS", "SharedRecords"]
+__all__ = ["DECIDED_KINDS", "FIRST_HOLDS", "SHARED_KINDS", "SharedRecords"]
 
 log = structlog.get_logger("roomcast.nodes")
 
 SECRETS = "nodes.secrets"
 """Kind of the record with the keys for tickets."""
 
-SHARED_KINDS = frozenset(
+DECIDED_KINDS = conversation_records.KINDS | {presence.KIND}
+"""Kinds of the records that the owner of the broker's log alone decides, as it has in memory what they depend on."""
+SHARED_KINDS = DECIDED_KINDS | frozenset(
     {
         sanction_records.KIND, sanction_records.ACTION_KIND, revocations.KIND, revocations.TOKEN_KIND,
         word_lists.KIND, locks.KIND, locks.FENCE_KIND, hints.KIND, PREFERENCES, TAGS, API_KEYS_CHANGED, SECRETS,
@@ -131,5 +133,7 @@ class SharedRecords:
     def _prefer(self, item: RecordPut) -> None:
         self._parts.hub.preferences.change(item.subject, {item.name: unpack_body(item.body)[0]})
         if item.name == "visibility":
+            if self._parts.presences is not None:
+                self._parts.presences.note(item.subject)
             for room in self._parts.hub:
                 room.state.rankings.show_again()

@@ -36,7 +36,9 @@ from broker.ledger import (
     LedgerError,
     LedgerResult,
     OutboxEntry,
+    OutboxRedacted,
     RecordPut,
+    RecordRemoved,
 )
 from broker.ledger.copying import LOG_KEY, changes_inboxes, key_mark
 from broker.rooms.submissions import pack_submission, read_submission
@@ -119,6 +121,11 @@ class BrokerLog:
     ) -> None:
         self.kinds: frozenset[str] = frozenset()
         """Kinds of the records that are in it."""
+        self.decided: frozenset[str] = frozenset()
+        """Kinds of the records that the log's owner alone decides: a submission with one is appended under the fence
+        with which it was decided, or refused."""
+        self.append: Callable[[bytes], bool] = lambda body: False
+        """Appends a submission where this node owns the log; False: it does not, or too much waits."""
         self.submit: Callable[[bytes], None] | None = None
         """Brings a submission to the log's owner; None: this node takes no part yet."""
         self.follow: Callable[[Sequence[Item], LedgerResult, bool], int] = lambda items, result, is_own: 0
@@ -191,14 +198,19 @@ class BrokerLog:
         self, items: tuple[Item, ...], keys: tuple[Key, ...], on_done: Callable[[LedgerResult], None]
     ) -> bool | None:
         """Submit items; ``on_done`` gets the result once they are in the log and taken over here. False: too much
-        waits; None: this node takes no part yet."""
+        waits; None: this node takes no part yet, or does not own the log that it must own to decide this."""
         if self.submit is None:
             return None
         if len(self._own) >= MAX_OWN:
             return False
         self._last += 1
         self._own[self._last] = _Own(on_done, self._clock() + PATIENCE_S)
-        self.submit(pack_body((self.origin, self._last, pack_submission(items, keys))))
+        body = pack_body((self.origin, self._last, pack_submission(items, keys)))
+        if not any(isinstance(item, (RecordPut, RecordRemoved)) and item.kind in self.decided for item in items):
+            self.submit(body)
+        elif not self.append(body):
+            del self._own[self._last]
+            return None
         return True
 
     async def wait_followed(self, nodes: Callable[[], Sequence[str]]) -> Followed:
@@ -353,7 +365,7 @@ class BrokerLog:
         """Return the items without the records of which an earlier one holds, and the reports that others send."""
         holding: list[Item] = []
         for item in items:
-            if isinstance(item, OutboxEntry) and not self.keeps_reports:
+            if isinstance(item, (OutboxEntry, OutboxRedacted)) and not self.keeps_reports:
                 continue
             if isinstance(item, RecordPut) and item.kind in self.first_holds:
                 if item[:3] in self._firsts:

@@ -39,12 +39,16 @@ __all__ = [
     "NodeMessage",
     "RoomOutput",
     "Submitted",
+    "UsersAsked",
+    "UsersReported",
+    "UsersShown",
     "Wanted",
     "pack_batch",
     "pack_grant",
     "pack_output",
     "read_batch",
     "read_grant",
+    "read_message",
     "read_output",
 ]
 
@@ -247,6 +251,29 @@ class LogFollowed(NamedTuple):
     links: int
 
 
+class UsersReported(NamedTuple):
+    """Which users have links at the sender, for the node that decides about conversations. ``number``: counts these
+    records; ``begins``: what was reported before holds no more. ``watches``: users and whom each watches."""
+
+    number: int
+    begins: bool
+    online: tuple[str, ...]
+    offline: tuple[str, ...]
+    watches: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+class UsersAsked(NamedTuple):
+    """The receiver is to report all of its users: the sender decides about conversations."""
+
+
+class UsersShown(NamedTuple):
+    """A packed `Direct` for the links that users have at the receiver."""
+
+    users: tuple[str, ...]
+    lane: int
+    body: bytes
+
+
 NodeMessage = (
     LinkOpened
     | LinkBytes
@@ -266,10 +293,14 @@ NodeMessage = (
     | Submitted
     | LogFollowed
     | LinkDisplaced
+    | UsersReported
+    | UsersAsked
+    | UsersShown
 )
 _KINDS: tuple[type[Any], ...] = (
     LinkOpened, LinkBytes, LinkAnswers, LinkGranted, LinkClosed, LinkEnded, JoinMoved, Attach, Attached, EventsAsked,
     EventsFound, CallAsked, CallReturned, Moved, Wanted, Submitted, LogFollowed, LinkDisplaced,
+    UsersReported, UsersAsked, UsersShown,
 )  # fmt: skip
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 

@@ -8,7 +8,16 @@ import structlog
 import trio
 
 from broker.engine.base import Engine
-from broker.rooms.node_messages import MAX_RECORDS, LinkAnswers, LinkBytes, NodeMessage, Submitted, pack_batch
+from broker.rooms.node_messages import (
+    MAX_RECORDS,
+    LinkAnswers,
+    LinkBytes,
+    NodeMessage,
+    Submitted,
+    UsersReported,
+    UsersShown,
+    pack_batch,
+)
 
 __all__ = ["NodeSender"]
 
@@ -17,6 +26,8 @@ log = structlog.get_logger("roomcast.nodes")
 GATHER_S = 0.002
 """How long records for one node are gathered."""
 MAX_BATCH_BYTES = 32 * 1024
+NAME_BYTES = 20
+"""About how many bytes the id of a user has."""
 
 
 class _Waiting:
@@ -79,4 +90,10 @@ def _nbytes(record: NodeMessage) -> int:
     """Return about how many bytes a record has."""
     if isinstance(record, (LinkBytes, LinkAnswers)):
         return len(record.data)
+    if isinstance(record, UsersReported):
+        return 100 + NAME_BYTES * (
+            len(record.online) + len(record.offline) + sum(len(each[1]) for each in record.watches)
+        )
+    if isinstance(record, UsersShown):
+        return 100 + NAME_BYTES * len(record.users) + len(record.body)
     return 100 + len(record.body) if isinstance(record, Submitted) else 100

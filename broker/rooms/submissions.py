@@ -7,6 +7,7 @@ from typing import Any
 
 from broker.ledger import (
     AnswersRemoved,
+    BatchRedacted,
     CallAnswered,
     CopyFilled,
     DirectAcked,
@@ -18,6 +19,7 @@ from broker.ledger import (
     Item,
     Key,
     OutboxEntry,
+    OutboxRedacted,
     RecordPut,
     RecordRemoved,
     RoomCheckpointed,
@@ -36,6 +38,7 @@ ROOM_KINDS = frozenset({combo_records.KIND, highlight_records.KIND, key_records.
 _ITEM_KINDS: tuple[type[Any], ...] = (
     Entry, RoomOpened, RoomEnded, RoomCheckpointed, RecordPut, RecordRemoved, DirectEntry, DirectAcked,
     DirectsCancelled, DirectsRemoved, OutboxEntry, CallAnswered, EntriesRedacted, AnswersRemoved, CopyFilled,
+    BatchRedacted, OutboxRedacted,
 )  # fmt: skip
 _NUMBERS = {kind: number for number, kind in enumerate(_ITEM_KINDS)}
 _DIRECTS = (DirectEntry, DirectAcked, DirectsCancelled, DirectsRemoved)

@@ -9,9 +9,10 @@ import trio
 
 from broker.engine.base import Engine, EngineError
 from broker.rooms.broker_log import BROKER_LOG, FOLLOW_S
-from broker.rooms.node_messages import LogFollowed, Moved, NodeMessage, Submitted
+from broker.rooms.node_messages import LogFollowed, Moved, NodeMessage, Submitted, UsersAsked, UsersReported, UsersShown
 from broker.rooms.owners import RoomOwners
 from broker.rooms.shared_ledger import SharedLedger
+from broker.sessions.talk_link import TalkLink
 
 __all__ = ["LogLink"]
 
@@ -27,6 +28,7 @@ class LogLink:
         owners: RoomOwners,
         engine: Engine,
         send: Callable[[str, NodeMessage], None],
+        talk: TalkLink,
         *,
         on_begun: Callable[[], None],
     ) -> None:
@@ -35,6 +37,7 @@ class LogLink:
         self._owners = owners
         self._engine = engine
         self._send = send
+        self._talk = talk
         self._on_begun = on_begun
 
     @property
@@ -60,7 +63,18 @@ class LogLink:
 
     async def run(self) -> None:
         """Follow the log until cancelled."""
-        await self._log.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._talk.run)
+            await self._log.run()
+
+    def owned(self, name: str) -> None:
+        """Take that this node owns a log from now on."""
+        if name == BROKER_LOG:
+            self._talk.owned()
+
+    def node_gone(self, node: str) -> None:
+        """Take that a node, or an earlier life of it, is gone."""
+        self._talk.node_gone(node)
 
     def hint(self) -> None:
         """Take that the log has grown."""
@@ -76,9 +90,11 @@ class LogLink:
         else:
             self._logs.append_for_all(body)
 
-    def take(self, node: str, record: Submitted | LogFollowed) -> None:
+    def take(self, node: str, record: Submitted | LogFollowed | UsersReported | UsersAsked | UsersShown) -> None:
         """Take a record of another node."""
-        if isinstance(record, LogFollowed):
+        if isinstance(record, (UsersReported, UsersAsked, UsersShown)):
+            self._talk.take(node, record)
+        elif isinstance(record, LogFollowed):
             self._log.reported(node, record.fact, record.links)
         elif not self._logs.append_for_all(record.body):
             if BROKER_LOG not in self._owners.fences:

@@ -12,13 +12,14 @@ from broker.engine.base import Engine
 from broker.ledger import Ledger
 from broker.operations.calls import Operations
 from broker.operations.forwarding import CallForwarding
-from broker.operations.shared_records import FIRST_HOLDS, SHARED_KINDS, SharedRecords
+from broker.operations.shared_records import DECIDED_KINDS, FIRST_HOLDS, SHARED_KINDS, SharedRecords
 from broker.rooms.fanout import FanOut
 from broker.rooms.room_store import RoomStore
 from broker.rooms.shared_ledger import SharedLedger
 from broker.sessions.context import SessionContext
 from broker.sessions.log_link import LogLink
 from broker.sessions.nodes import Nodes
+from broker.sessions.talk_link import TalkLink
 
 __all__ = ["nodes_of"]
 
@@ -49,7 +50,9 @@ def nodes_of(
         room = config.room
         logs.load = partial(room_store.load_room, history_entries=room.history_entries, history_s=room.history_s)
     context.nodes = nodes
-    if logs is not None:
+    calls = CallForwarding(operations, nodes.owners, nodes.send, nodes.start)
+    talk = operations.parts.talk
+    if logs is not None and talk is not None and talk.shared is not None:
         parts, shared = operations.parts, logs.broker_log
 
         def use_secrets(keys: TicketKeys) -> None:
@@ -60,13 +63,19 @@ def nodes_of(
         shared.kinds, shared.first_holds, shared.follow = SHARED_KINDS, FIRST_HOLDS, records.follow
         shared.on_filled = records.load
         lifetime_ms = round(context.auth.ticket_s * 1000)
-        shared.on_owned = parts.locks.load
+
+        async def take_over() -> None:
+            await parts.locks.load()
+            await talk.take_over()
+
+        shared.on_owned = take_over
+        shared.decided, shared.append = DECIDED_KINDS, logs.append_for_all
+        calls.on_watch, nodes.user_links.on_link = talk.shared.watched, talk.shared.look
         nodes.log = LogLink(
-            logs, nodes.owners, engine, nodes.send,
+            logs, nodes.owners, engine, nodes.send, TalkLink(talk, nodes.owners, nodes.send, clock),
             on_begun=lambda: records.offer_secrets(TicketKeys.new().signing_for(lifetime_ms)),
         )  # fmt: skip
         parts.others.log = shared
     operations.parts.others.alive = nodes.others_alive
-    calls = CallForwarding(operations, nodes.owners, nodes.send, nodes.start)
     nodes.calls, operations.route = calls, calls.route
     return nodes

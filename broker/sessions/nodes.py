@@ -42,6 +42,9 @@ from broker.rooms.node_messages import (
     Moved,
     NodeMessage,
     Submitted,
+    UsersAsked,
+    UsersReported,
+    UsersShown,
     Wanted,
     read_batch,
     read_output,
@@ -296,6 +299,8 @@ class Nodes:
         if self._logs is not None and not await self._logs.open(name, granted):
             return False
         self.owners.fences[name] = granted.fence
+        if self.log is not None:
+            self.log.owned(name)
         edge = self.edge_rooms.pop(name, None)
         if edge is not None:
             self.engine.unsubscribe_room(name)
@@ -375,6 +380,8 @@ class Nodes:
         """Take that a node, or an earlier life of it, is gone."""
         self._remote.drop(node)
         self._drop_relays(node)
+        if self.log is not None:
+            self.log.node_gone(node)
         if self.calls is not None:
             self.calls.node_gone(node)
 
@@ -506,7 +513,7 @@ class Nodes:
                     self._moved(name)
                 else:
                     self._drop_relays(node)
-            case Submitted() | LogFollowed():
+            case Submitted() | LogFollowed() | UsersReported() | UsersAsked() | UsersShown():
                 if self.log is not None:
                     self.log.take(node, record)
             case LinkDisplaced(name):

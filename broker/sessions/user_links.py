@@ -40,6 +40,8 @@ class UserLinks:
         self._send = send
         self._start = start
         self._last = 0
+        self.on_link: Callable[[str], None] = lambda user: None
+        """Called with a user of whom a link here has begun or ended."""
         self._names: dict[Any, str] = {}
         self._links: dict[str, Any] = {}
         """Links by the names under which the engine has them. Any: sessions, see `UserSession`."""
@@ -53,6 +55,7 @@ class UserLinks:
         name = f"{self._owners.node}/{self._owners.lease.incarnation}/{self._last}"
         self._names[link], self._links[name] = name, link
         self._start(self._add, user, link, name, is_app)
+        self.on_link(user)
 
     def removed(self, user: str, link: Any) -> None:
         """Take that a link of this node has ended."""
@@ -60,6 +63,7 @@ class UserLinks:
         if name is not None:
             del self._links[name]
             self._start(self._remove, user, name)
+            self.on_link(user)
 
     def displaced(self, name: str) -> None:
         """End a link for which a newer one of its user has come at another node."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from broker.core.tenants.names import plain_name, qualify, split_name, tenant_of
 from broker.core.users.conversations import Conversation, ConversationTable, ReadPosition
-from broker.ledger import DirectsRedacted, Item, OutboxRedacted, Reader, RecordPut, RecordRemoved, StoredRecord
-from broker.ledger.mentions import directs_of_batch, outbox_of_line
+from broker.ledger import BatchRedacted, Item, OutboxRedacted, Reader, RecordPut, RecordRemoved, StoredRecord
+from broker.ledger.mentions import outbox_of_line
 from broker.ledger.records import read_records
 from broker.webhooks.events import event_fields, redacted_body
 from protocol.activities import activity_payload
@@ -134,7 +134,6 @@ def copies_of(reader: Reader, conversation: str, message: ConversationMessage) -
     id, offset = plain_name(conversation), message.offset
     empty = ConversationMessage(offset, message.user, message.name, message.at_ms, recalled=True)
     body = pack_body((activity_payload("conversations.message", id, empty),))
-    copies = tuple((each, body) for each in directs_of_batch(reader, f"{conversation}/{offset}"))
     line = f"user {qualify(tenant_of(conversation), message.user)}"
     reports = []
     for row in outbox_of_line(reader, line, "conversation.sent", message.at_ms):
@@ -142,8 +141,8 @@ def copies_of(reader: Reader, conversation: str, message: ConversationMessage) -
         if (fields["data"].get("conversation"), fields["data"].get("offset")) == (id, offset):
             fields["data"]["text"] = ""
             reports.append((row.id, redacted_body(row, fields)))
-    items: list[Item] = [DirectsRedacted(copies)] if copies else []
-    return (*items, OutboxRedacted(tuple(reports))) if reports else tuple(items)
+    in_inboxes = BatchRedacted(f"{conversation}/{offset}", body)
+    return (in_inboxes, OutboxRedacted(tuple(reports))) if reports else (in_inboxes,)
 
 
 def removals_of(reader: Reader, conversation: str) -> list[RecordRemoved]:

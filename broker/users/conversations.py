@@ -44,7 +44,7 @@ from broker.users.conversation_records import (
 )
 from broker.users.inbox import Inboxes
 from broker.users.message_stores import MessageStore
-from broker.users.registry import UserRegistry, UserSession
+from broker.users.registry import LinkedUsers, UserSession
 from broker.webhooks.events import WebhookEvents
 from protocol.activities import activity_payload
 from protocol.activities.conversations import (
@@ -90,7 +90,7 @@ class Conversations:
         self,
         store: MessageStore,
         inboxes: Inboxes | None,
-        users: UserRegistry,
+        users: LinkedUsers,
         unix_ms: Callable[[], int],
         events: WebhookEvents,
     ) -> None:

@@ -41,7 +41,7 @@ from broker.users.desk_rows import (
     settings_item,
 )
 from broker.users.message_stores import MessageStore
-from broker.users.registry import UserRegistry
+from broker.users.registry import LinkedUsers
 from broker.users.turns import Turns
 from broker.webhooks.events import WebhookEvents
 from protocol.activities import activity_payload
@@ -139,7 +139,7 @@ class Desks:
         self,
         store: MessageStore,
         conversations: Conversations,
-        users: UserRegistry,
+        users: LinkedUsers,
         unix_ms: Callable[[], int],
         events: WebhookEvents,
     ) -> None:

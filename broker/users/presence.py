@@ -17,7 +17,7 @@ from broker.ledger import Committed, Ledger, LedgerResult, Reader, RecordPut, Re
 from broker.ledger.records import all_records
 from broker.users.conversations import Conversations
 from broker.users.message_stores import MessageStore
-from broker.users.registry import UserRegistry
+from broker.users.registry import LinkedUsers
 from protocol.activities import activity_payload
 from protocol.activities.presence import PresenceChanged
 from protocol.codes import Lane, MessageType
@@ -38,7 +38,7 @@ class Presences:
         self,
         store: MessageStore,
         conversations: Conversations,
-        users: UserRegistry,
+        users: LinkedUsers,
         preferences: PreferenceTable,
         unix_ms: Callable[[], int],
     ) -> None:
@@ -113,6 +113,12 @@ class Presences:
         for user, is_online in zip(users, shown, strict=True):
             self.table.must_send(user, watcher, is_online=is_online)
         return shown
+
+    def resume(self, watcher: str, users: Sequence[str]) -> None:
+        """Let a user go on watching others, which another node has decided before; it is sent how they are."""
+        self.table.resume(watcher, users)
+        for user in users:
+            self.note(user)
 
     def set_visible(self, user: str, on_done: Callable[[LedgerResult], None], *, is_visible: bool) -> SubmitResult:
         """Show a user to its watchers, or hide it."""

@@ -12,7 +12,7 @@ from typing import Protocol, cast
 from protocol.codes import Lane
 from protocol.messages import Message
 
-__all__ = ["UserRegistry", "UserSession"]
+__all__ = ["LinkedUsers", "UserRegistry", "UserSession"]
 
 
 class UserSession(Protocol):
@@ -33,6 +33,20 @@ class UserSession(Protocol):
 
     def replace(self) -> None:
         """End the session in favour of a newer one of its user, and remove it from the registry."""
+
+
+class LinkedUsers(Protocol):
+    """Users with an open link, of this broker or of all nodes."""
+
+    on_change: Callable[[str, bool], None]
+    """Called when a user has its first link, and when it has none any more."""
+
+    def __contains__(self, user_id: str) -> bool: ...
+
+    def send(
+        self, user_id: str, message: Message, lane: Lane, packed: bytes | None = None, *, by: UserSession | None = None
+    ) -> None:
+        """Send a message on each open link of a user but ``by``. ``packed``: its body, packed already."""
 
 
 class UserRegistry:

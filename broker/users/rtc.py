@@ -10,7 +10,7 @@ import trio
 from broker.core.tenants.names import plain_name
 from broker.core.users.rtc import RING_S, CallEnd, RtcCall, RtcTable
 from broker.users.message_stores import MessageStore
-from broker.users.registry import UserRegistry
+from broker.users.registry import LinkedUsers
 from broker.webhooks.events import WebhookEvents
 from protocol.activities import activity_payload
 from protocol.activities.rtc import (
@@ -36,7 +36,7 @@ class RtcService:
     def __init__(
         self,
         store: MessageStore,
-        users: UserRegistry,
+        users: LinkedUsers,
         unix_ms: Callable[[], int],
         clock: Callable[[], float],
         events: WebhookEvents,

@@ -16,8 +16,9 @@ from broker.users.desks import Desks
 from broker.users.inbox import Inboxes
 from broker.users.message_stores import LedgerMessages, MemoryMessages
 from broker.users.presence import Presences
-from broker.users.registry import UserRegistry
+from broker.users.registry import LinkedUsers, UserRegistry
 from broker.users.rtc import RtcService
+from broker.users.shared_users import SharedUsers
 from broker.users.triggered import TriggeredMarketing
 from broker.webhooks.events import WebhookEvents
 
@@ -36,23 +37,28 @@ class Talk:
         trusted: TrustedClock,
         clock: Callable[[], float],
         events: WebhookEvents,
+        *,
+        is_shared: bool = False,
     ) -> None:
         """``ledger``, ``inboxes`` None: everything is in memory until the broker ends, and there are no cards and no
-        triggered marketing."""
+        triggered marketing. ``is_shared``: several nodes have the users, and one of them decides at a time."""
         unix_ms = trusted.now_ms
+        self.shared = SharedUsers(users) if is_shared else None
+        """Users of all nodes; None: there is one node."""
+        linked: LinkedUsers = self.shared or users
         store = MemoryMessages() if ledger is None else LedgerMessages(ledger)
         self._ledger = ledger
-        self.conversations = Conversations(store, inboxes, users, unix_ms, events)
+        self.conversations = Conversations(store, inboxes, linked, unix_ms, events)
         self.cards: Cards | None = None
         self.marketing: TriggeredMarketing | None = None
         if ledger is not None and inboxes is not None:
             self.cards = Cards(ledger, inboxes, self.conversations, unix_ms)
             self.marketing = TriggeredMarketing(ledger, inboxes, unix_ms)
-        self.presences = Presences(store, self.conversations, users, preferences, unix_ms)
-        self.rtc = RtcService(store, users, unix_ms, clock, events)
-        self.desks = Desks(store, self.conversations, users, trusted.continued_ms, events)
+        self.presences = Presences(store, self.conversations, linked, preferences, unix_ms)
+        self.rtc = RtcService(store, linked, unix_ms, clock, events)
+        self.desks = Desks(store, self.conversations, linked, trusted.continued_ms, events)
         self.desks.on_holder = self.rtc.follow
-        users.on_change = self._on_change
+        linked.on_change = self._on_change
 
     @property
     def offered(self) -> int:
@@ -76,12 +82,17 @@ class Talk:
 
     async def load(self) -> None:
         """Take over what the last run has kept. At the start, before connections are accepted."""
-        await self.conversations.load()
+        await self.take_over()
         if self._ledger is not None:
-            await self.presences.load(self._ledger)
             await self.desks.load(self._ledger)
         if self.marketing is not None:
             await self.marketing.load()
+
+    async def take_over(self) -> None:
+        """Read from the ledger what the node has decided that did before this one."""
+        await self.conversations.load()
+        if self._ledger is not None:
+            await self.presences.load(self._ledger)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the tasks of the parts until cancelled."""

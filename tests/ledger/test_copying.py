@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.ledger import (
+    BatchRedacted,
     Committed,
     CopyCleared,
     CopyFilled,
@@ -50,6 +51,7 @@ items: st.SearchStrategy[Item] = st.one_of(
     st.builds(DirectsCancelled, st.just(""), users, st.integers(0, 6), st.booleans()),
     st.builds(DirectsCancelled, st.just("b1")),
     st.builds(DirectsRemoved, users),
+    st.builds(BatchRedacted, st.just("b1"), st.binary(max_size=9)),
     st.builds(RecordPut, st.sampled_from(KINDS[:2]), st.sampled_from(["", "ann"]), st.sampled_from(["", "x"]),
               st.integers(1, 99), st.binary(max_size=9)),
     st.builds(RecordRemoved, st.sampled_from(KINDS[:2]), st.sampled_from(["", "ann"]), st.sampled_from(["", "x"])),

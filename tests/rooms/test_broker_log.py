@@ -283,3 +283,21 @@ def test_a_node_that_takes_no_part_submits_nothing() -> None:
         assert node.log.record((ITEM,), (), node.results.append) is None
 
     trio.run(main)
+
+
+async def test_what_the_owner_alone_decides_is_appended_by_it_or_refused() -> None:
+    node = Node()
+    node.log.decided = frozenset({"k"})
+    assert node.log.record((ITEM,), (), node.results.append) is None
+    assert (node.engine.facts, node.results) == ([], [])
+
+    def append(body: bytes) -> bool:
+        node.engine.add(body)
+        return True
+
+    node.log.append = append
+    assert node.log.record((ITEM,), (), node.results.append)
+    await node.log.catch_up()
+    assert node.results == [Committed()]
+    assert node.log.record((ITEM._replace(kind="other"),), (), node.results.append)  # any node submits it
+    assert len(node.engine.facts) == 2

@@ -16,8 +16,8 @@ class PresenceTable:
     def __init__(self) -> None:
         self._watched: dict[str, set[str]] = {}
         """By watcher."""
-        self._watchers: dict[str, dict[str, bool]] = {}
-        """By watched user: its watchers, and what each was sent last."""
+        self._watchers: dict[str, dict[str, bool | None]] = {}
+        """By watched user: its watchers, and what each was sent last, None = that is not known."""
 
     @property
     def watches(self) -> int:
@@ -32,6 +32,12 @@ class PresenceTable:
             self._watched[watcher] = wanted
         for user in wanted:
             self._watchers.setdefault(user, {})[watcher] = False
+
+    def resume(self, watcher: str, users: Iterable[str]) -> None:
+        """Let a user go on watching these users; what it was sent of them is not known."""
+        self.watch(watcher, users)
+        for user in self._watched.get(watcher, ()):
+            self._watchers[user][watcher] = None
 
     def end(self, watcher: str) -> None:
         """End all watches of a user."""

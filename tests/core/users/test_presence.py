@@ -40,3 +40,12 @@ def test_watchers_know_what_they_were_sent(taken: list[tuple[str, str, set[str]]
         for each in ("ann", "bob", "cem"):
             assert set(table.watchers(each)) == {watcher for watcher, other in sent if other == each}
             assert table.is_watched(each) is bool(table.watchers(each))
+
+
+def test_who_goes_on_watching_is_sent_how_each_is_whatever_it_was_sent_before() -> None:
+    table = PresenceTable()
+    table.resume("ann", ["bob", "cem"])
+    assert table.must_send("bob", "ann", is_online=False)
+    assert not table.must_send("bob", "ann", is_online=False)
+    assert table.must_send("cem", "ann", is_online=True)
+    assert table.watches == 2

@@ -1,0 +1,163 @@
+"""Conversations and presence of users at several nodes: one of them decides, the others have their users' links."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from broker import OperationError
+from broker.rooms.broker_log import BROKER_LOG
+from broker.users import presence
+from protocol.codes import ErrorCode
+from tests.support.conversations import do, event, group
+from tests.support.directs import ack, login, nothing_more
+from tests.support.nodes import Node, NodesOfTest, running_nodes
+from tests.support.until import until
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "SEND_AFTER_S", 0.0)
+
+
+@asynccontextmanager
+async def deciding(tmp_path: Path) -> AsyncIterator[tuple[NodesOfTest, Node, Node]]:
+    """Run two nodes; the first one returned decides."""
+    async with running_nodes("a", "b", ledger={"data_dir": str(tmp_path)}) as nodes:
+        await until(lambda: all(len(node.nodes.others_alive()) == 1 for node in nodes.by_name.values()))
+        await until(lambda: nodes.owner_of(BROKER_LOG) is not None)
+        owner = nodes.owner_of(BROKER_LOG)
+        assert owner is not None
+        yield nodes, owner, next(node for node in nodes.by_name.values() if node is not owner)
+
+
+async def again(node: Node, user: str, operation: str, key: str = "", **fields: Any) -> Any:
+    """Call an operation until it is not refused for now."""
+    with trio.fail_after(30):
+        while True:
+            try:
+                return await do(node.broker, user, operation, key, **fields)
+            except OperationError as error:
+                if error.code is not ErrorCode.OVERLOADED or not error.retry_after_ms:
+                    raise
+            await trio.sleep(0.05)
+
+
+def knows(owner: Node, *users: str) -> bool:
+    """Return whether the node that decides knows that users have links."""
+    talk = owner.broker.talk
+    assert talk is not None
+    return all(user in talk.shared for user in users)  # type: ignore[operator]  # with an engine it is there
+
+
+async def test_a_message_reaches_its_member_at_another_node_once_and_is_read_from_any(tmp_path: Path) -> None:
+    async with deciding(tmp_path) as (_, owner, other):
+        async with login(other.broker, "ann") as ann, login(other.broker, "bob") as bob:
+            await until(lambda: knows(owner, "ann", "bob"))
+            pair = await do(other.broker, "ann", "open", user="bob")
+            assert (await do(owner.broker, "bob", "open", user="ann")).id == pair.id
+            for node, repeated in ((other, False), (owner, True), (other, True)):
+                sent = await do(node.broker, "ann", "send", "k1", conversation=pair.id, text="hello")
+                assert (sent.offset, sent.repeated) == (1, repeated)
+            number, data = await event(bob)
+            assert (data["offset"], data["text"]) == (1, "hello")
+            await event(ann)  # shown on its own devices too
+            await nothing_more(bob)
+            assert (await do(owner.broker, "bob", "list")).items[0].unread == 1
+            own = await do(other.broker, "bob", "report_position", conversation=pair.id, delivered=1, read=1)
+            assert own == (1, 1, 0)
+            assert (await event(ann, "position"))[1]["read"] == 1
+            await do(owner.broker, "bob", "show_typing", conversation=pair.id)
+            assert await event(ann, "typing") == (0, {"user": "bob"})
+            await ack(bob, number)
+            await do(other.broker, "ann", "recall", conversation=pair.id, offset=1)
+            assert (await event(bob, "recalled"))[1]["offset"] == 1
+            (kept,) = (await do(other.broker, "bob", "history", conversation=pair.id)).items
+            assert (kept.recalled, kept.text) == (True, "")
+            for node in (owner, other):
+                assert b"hello" not in await bodies_of(node, "bob")
+
+
+async def bodies_of(node: Node, user: str) -> bytes:
+    """Return all that the copy of a node has of a user's inbox."""
+    assert node.broker.ledger is not None
+    return await node.broker.ledger.ask(lambda reader: b"".join(row[7] for row in reader.directs_of(user)))
+
+
+async def test_a_message_that_was_answered_is_known_to_the_next_node_that_decides(tmp_path: Path) -> None:
+    async with deciding(tmp_path) as (nodes, owner, other), login(other.broker, "bob") as bob:
+        await group(other.broker, "ann", "bob", "cem")
+        assert (await do(other.broker, "ann", "send", "k1", conversation="tea", text="one")).offset == 1
+        await do(other.broker, "bob", "block", user="cem")
+        await do(other.broker, "cem", "report_position", conversation="tea", delivered=1, read=1)
+        await do(other.broker, "cem", "presence.set_visible", visible=False)
+        owner.kill()
+        first = await again(other, "ann", "send", "k1", conversation="tea", text="one")
+        assert (first.offset, first.repeated) == (1, True)
+        assert nodes.owner_of(BROKER_LOG) is other
+        assert (await again(other, "ann", "send", "k2", conversation="tea", text="two")).offset == 2
+        history = await again(other, "bob", "history", conversation="tea")
+        assert [(each.offset, each.text) for each in history.items] == [(1, "one"), (2, "two")]
+        views = {name: (await again(other, name, "list")).items[0] for name in ("bob", "cem")}
+        assert {name: (view.read, view.unread) for name, view in views.items()} == {"bob": (0, 2), "cem": (1, 1)}
+        assert (await again(other, "bob", "blocked")).users == ("cem",)
+        texts = [(await event(bob))[1]["text"] for _ in range(2)]
+        assert texts == ["one", "two"]
+        await nothing_more(bob)
+        talk = other.broker.talk
+        assert talk is not None
+        assert not talk.presences.is_shown("cem", "ann")
+
+
+async def test_a_node_that_lost_the_log_decides_nothing_that_others_see(tmp_path: Path) -> None:
+    async with deciding(tmp_path) as (_, owner, other):
+        await group(other.broker, "ann", "bob")
+        owner.engine.cut()
+        await until(lambda: BROKER_LOG in other.nodes.owners.fences)
+        assert (await again(other, "ann", "send", "k1", conversation="tea", text="one")).offset == 1
+        with pytest.raises(OperationError) as refused:
+            await do(owner.broker, "ann", "send", "k2", conversation="tea", text="lost")
+        assert refused.value.code is ErrorCode.OVERLOADED
+        owner.engine.mend()
+        await until(lambda: BROKER_LOG not in owner.nodes.owners.fences)
+        assert (await again(owner, "ann", "send", "k3", conversation="tea", text="two")).offset == 2
+        history = await again(other, "bob", "history", conversation="tea")
+        assert [each.text for each in history.items] == ["one", "two"]
+
+
+async def test_presence_is_of_the_links_at_all_nodes_and_watches_go_on_at_the_next_owner(tmp_path: Path) -> None:
+    async with deciding(tmp_path) as (nodes, owner, other), login(other.broker, "ann") as ann:
+        await group(other.broker, "ann", "bob")
+        await until(lambda: knows(owner, "ann"))
+        watched = await do(other.broker, "ann", "presence.watch", users=["bob"])
+        assert [(each.user, each.online) for each in watched.items] == [("bob", False)]
+        async with login(owner.broker, "bob"):
+            assert await event(ann, "presence.changed") == (0, {"online": True})
+        assert await event(ann, "presence.changed") == (0, {"online": False})
+        async with login(other.broker, "bob"):
+            assert await event(ann, "presence.changed") == (0, {"online": True})
+            owner.kill()
+            await until(lambda: nodes.owner_of(BROKER_LOG) is other)
+            assert await event(ann, "presence.changed") == (0, {"online": True})  # what it was sent is not known
+        assert await event(ann, "presence.changed") == (0, {"online": False})
+
+
+async def test_a_large_group_is_shown_at_all_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.users.conversations.INBOX_MEMBERS", 1)
+    async with deciding(tmp_path) as (_, owner, other):
+        await group(other.broker, "ann", "bob", "cem")
+        async with login(owner.broker, "bob") as bob, login(other.broker, "cem") as cem:
+            await until(lambda: knows(owner, "bob", "cem"))
+            for link in (bob, cem):
+                await event(link, "joined")
+            await do(other.broker, "ann", "send", "k1", conversation="tea", text="all")
+            for link in (bob, cem):
+                number, data = await event(link)
+                assert (number, data["text"]) == (0, "all")
