@@ -54,7 +54,7 @@ from protocol.operations.brokers import (
 )
 from protocol.text import is_tenant
 
-__all__ = ["API_KEYS_CHANGED", "HANDLERS"]
+__all__ = ["API_KEYS_CHANGED", "HANDLERS", "MAX_TENANTS_LISTED"]
 
 log = structlog.get_logger("roomcast.operations")
 

@@ -201,7 +201,7 @@ class Operations:
         try:
             if self.route is not None and (elsewhere := self.route(caller, row, arguments, max_bytes)) is not None:
                 return elsewhere
-            request = self._judge(caller, row, arguments)
+            request = self._judge(caller, row, arguments, is_charged=is_charged)
             if not is_charged:
                 self.charge(caller, row)
             if caller.dry_run and row.changes:
@@ -286,11 +286,11 @@ class Operations:
         packed = pack_body(result)
         return CallAnswer(result, is_replayed, packed) if len(packed) <= max_bytes else None
 
-    def _judge(self, caller: Caller, row: OperationRow, arguments: Any) -> Any:
+    def _judge(self, caller: Caller, row: OperationRow, arguments: Any, *, is_charged: bool) -> Any:
         """Return the request; OperationError where the caller may not make it."""
         request = read_request(caller, row, arguments)
         if caller.tenant:
-            self._charge_tenant(caller)
+            self.charge_tenant(caller, is_charged=is_charged)
         check_rights(caller, row, request)
         hub = self.parts.hub
         check_sanctions(hub.sanctions, caller, row, request, hub.trusted.continued_ms())
@@ -323,11 +323,15 @@ class Operations:
         if wait_s:
             raise OperationError(ErrorCode.RATE_LIMITED, rule, retry_after_ms=max(1, round(wait_s * 1000)))
 
-    def _charge_tenant(self, caller: Caller) -> None:
+    def charge_tenant(self, caller: Caller, *, is_charged: bool = False) -> None:
+        """Count a call of a tenant; OperationError where that is not configured, or RATE_LIMITED above its quota.
+
+        ``is_charged``: see `begin`.
+        """
         use = self.parts.hub.tenants.find(caller.tenant)
         if use is None:
             raise OperationError(ErrorCode.NOT_ALLOWED, "the tenant of this key is not configured", "tenant")
-        wait_s = use.call_wait_s(self.parts.clock())
+        wait_s = 0.0 if is_charged else use.call_wait_s(self.parts.clock())
         if wait_s:
             retry_after_ms = max(1, round(wait_s * 1000))
             raise OperationError(ErrorCode.RATE_LIMITED, "quota of the tenant: calls", "", retry_after_ms)

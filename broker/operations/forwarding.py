@@ -7,6 +7,7 @@ one must decide. What several processes do not share yet is refused here: an ans
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -55,7 +56,7 @@ BROADCAST_STATE = "messages.broadcast_state"
 HERE = frozenset(
     {
         "broker.status", "broker.stats", "broker.reload", "broker.drain", "broker.config", "broker.connections",
-        "broker.api_keys", "broker.tenants", "broker.verify_chain", "app.call", "dictionaries.get", "hooks.test",
+        "broker.api_keys", "broker.verify_chain", "app.call", "dictionaries.get", "hooks.test",
     }
 )  # fmt: skip
 """Operations about this node, and those that need no other."""
@@ -208,11 +209,17 @@ class CallForwarding:
             return None
         names = _rooms_of_items(caller, row, arguments)
         if any(self._owners.owner_of(name) != self._owners.node for name in names):
-            self._operations.charge(caller, row)  # the owners of the rooms do not
+            self._charge(caller, row)
             return self._publish_items(caller, row, arguments, names, max_bytes)
         if not self._owners.may_answer():
             raise OperationError(ErrorCode.OVERLOADED, "this node has no lease now", "", RETRY_MS)
         return None
+
+    def _charge(self, caller: Caller, row: OperationRow) -> None:
+        """Count a call that this node does not answer itself: those that do will not."""
+        if caller.tenant:
+            self._operations.charge_tenant(caller)
+        self._operations.charge(caller, row)
 
     async def _publish_items(
         self, caller: Caller, row: OperationRow, arguments: Any, names: list[str], max_bytes: int
@@ -232,7 +239,7 @@ class CallForwarding:
                     answered = await self._ask(owner, names[numbers[0]], "", caller, row, part, 0)
                     found = None if answered is None else _read_answer(row, answered).result.items
                 elif self._owners.may_answer():
-                    found = (await _waited(self._begin_here(caller, row, part, 0))).result.items
+                    found = (await _waited(self._begin_here(caller, row, part, 0, is_charged=True))).result.items
                 else:
                     found = None
             except OperationError as error:
@@ -269,6 +276,8 @@ class CallForwarding:
         try:
             if self._owners.node in nodes:
                 found.append((await _waited(self._begin_here(caller, row, arguments, max_bytes))).result)
+            else:
+                self._charge(caller, row)
         except OperationError as error:
             if row.name != BROADCAST_STATE or error.field != "id":
                 raise
@@ -326,10 +335,12 @@ class CallForwarding:
             raise errors[0]
         return knowing
 
-    def _begin_here(self, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int) -> Any:
+    def _begin_here(
+        self, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int, *, is_charged: bool = False
+    ) -> Any:
         self._is_for_this = True
         try:
-            return self._operations.begin(caller, row, arguments, max_bytes, is_charged=row.name == PUBLISH_MANY)
+            return self._operations.begin(caller, row, arguments, max_bytes, is_charged=is_charged)
         finally:
             self._is_for_this = False
 
@@ -378,7 +389,9 @@ class CallForwarding:
         try:
             if not is_for_this and not self._owners.may_answer():
                 raise OperationError(ErrorCode.OVERLOADED, "this node has no lease now", "", RETRY_MS)
-            begin = self._begin_here if is_for_this or row.name == PUBLISH_MANY else self._operations.begin
+            begin = self._operations.begin
+            if is_for_this or row.name == PUBLISH_MANY:  # the node that was asked has counted it
+                begin = partial(self._begin_here, is_charged=True)
             found = await _waited(begin(_read_caller(call.caller), row, call.arguments, call.max_bytes))
             answer = CallReturned(call.id, found.packed or pack_body(found.result), found.is_replayed)
         except OperationError as error:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from broker.core.webhooks.breaker import BreakerState
+from broker.operations.brokers import MAX_TENANTS_LISTED
 from broker.operations.caller import Caller
+from protocol.operations.brokers import TenantList, TenantView
 from protocol.operations.hooks import (
     DeliveriesDropped,
     DeliveriesPage,
@@ -109,12 +111,32 @@ def _presences(caller: Caller, request: Any, found: Sequence[PresenceStates]) ->
     return PresenceStates(tuple(UserPresence(of[0].user, any(each.online for each in of)) for of in items))
 
 
+def _tenants(caller: Caller, request: Any, found: Sequence[TenantList]) -> TenantList:
+    """Return what each tenant uses at all nodes; its quotas are those of the node that was asked."""
+    by_name: dict[str, list[TenantView]] = {}
+    for each in found:
+        for tenant in each.items:
+            by_name.setdefault(tenant.name, []).append(tenant)
+    return TenantList(tuple(_tenant(by_name[name]) for name in sorted(by_name)[:MAX_TENANTS_LISTED]))
+
+
+def _tenant(found: Sequence[TenantView]) -> TenantView:
+    return found[0]._replace(
+        connections=sum(each.connections for each in found),
+        rooms=sum(each.rooms for each in found),
+        messages=sum(each.messages for each in found),
+        calls=sum(each.calls for each in found),
+        refused=sum(each.refused for each in found),
+    )
+
+
 _STATES = tuple(
     state.value for state in (BreakerState.CLOSED, BreakerState.TRIAL, BreakerState.OPEN, BreakerState.DISABLED)
 )
 MERGED: dict[str, Merge] = {
     "users.get": _user, "users.disconnect": _disconnected, "rooms.list": _rooms, "hooks.list": _endpoints,
     "hooks.deliveries": _deliveries, "hooks.retry": _retried, "hooks.drop": _dropped,
-    "presence.watch": _presences, "messages.broadcast": _started, "messages.broadcast_state": _progress,
+    "broker.tenants": _tenants, "presence.watch": _presences, "messages.broadcast": _started,
+    "messages.broadcast_state": _progress,
 }  # fmt: skip
 """By operation: what joins the answers of all nodes."""

@@ -216,12 +216,14 @@ class Hub:
         return self._new_rooms.wait_s(address_key(address), self._clock())
 
     def open(
-        self, name: str, *, joining: Role | None = None, address: str = "", reopens: bool = True, number: int = 0
-    ) -> Room | ErrorCode:
+        self, name: str, *, joining: Role | None = None, address: str = "", reopens: bool = True, number: int = 0,
+        goes_on: bool = False,
+    ) -> Room | ErrorCode:  # fmt: skip
         """Find or open a room.
 
         ``joining``: the role of a member that joins it from ``address``; None: the platform opens it. ``reopens``:
-        whether staff and the platform open a room again that was ended; ``number``: in frames, 0 = a new one.
+        whether staff and the platform open a room again that was ended; ``number``: in frames, 0 = a new one;
+        ``goes_on``: it was open at another node.
 
         A refusal is a value: UNKNOWN_ROOM (the role opens no new rooms), RATE_LIMITED (too many new rooms of one
         address, see `new_room_wait_s`), ROOM_ENDED (for viewers, until staff or the platform open the room again or
@@ -258,9 +260,7 @@ class Hub:
         is_by_viewer = joining is not None and joining < Role.MODERATOR and not is_known
         if is_by_viewer and self._new_rooms.try_acquire(address_key(address), self._clock()):
             return ErrorCode.RATE_LIMITED
-        tenant = tenant_of(name)
-        use = self.tenants.find(tenant)
-        if tenant and (use is None or not use.try_open_room()):
+        if not self.tenants.try_open_room(tenant_of(name), goes_on=goes_on):
             return ErrorCode.TOO_MANY_ROOMS_OPEN
         number = number or self.next_number()
         if checkpoint is None:
@@ -291,8 +291,8 @@ class Hub:
             clock=self._clock, unix_ms=self._unix_ms, room_store=room_store, event_ids=self.event_ids,
             on_crash=self.crash, trusted=self.trusted,
             reporter=None if self._reports is None else self._reports.of(name, epoch),
-            tenant=use, on_actions=self._actions.put, hints=self.hints, preferences=self.preferences,
-            mask=self.mask_of(name), measures=self.measures, sessions_of=self._sessions_of,
+            tenant=self.tenants.find(tenant_of(name)), on_actions=self._actions.put, sessions_of=self._sessions_of,
+            hints=self.hints, preferences=self.preferences, mask=self.mask_of(name), measures=self.measures,
         )  # fmt: skip
         if checkpoint is None:
             room.journal.open_epoch()

@@ -39,6 +39,7 @@ __all__ = [
     "NodeMessage",
     "RoomOutput",
     "Submitted",
+    "TenantsUsed",
     "UsersAsked",
     "UsersReported",
     "UsersShown",
@@ -274,6 +275,12 @@ class UsersShown(NamedTuple):
     body: bytes
 
 
+class TenantsUsed(NamedTuple):
+    """What tenants use at the sender. ``reports``: the fields of each `UseReport`."""
+
+    reports: tuple[tuple[Any, ...], ...]
+
+
 NodeMessage = (
     LinkOpened
     | LinkBytes
@@ -296,11 +303,13 @@ NodeMessage = (
     | UsersReported
     | UsersAsked
     | UsersShown
+    | TenantsUsed
 )
 _KINDS: tuple[type[Any], ...] = (
     LinkOpened, LinkBytes, LinkAnswers, LinkGranted, LinkClosed, LinkEnded, JoinMoved, Attach, Attached, EventsAsked,
     EventsFound, CallAsked, CallReturned, Moved, Wanted, Submitted, LogFollowed, LinkDisplaced,
     UsersReported, UsersAsked, UsersShown,
+    TenantsUsed,
 )  # fmt: skip
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 

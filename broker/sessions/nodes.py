@@ -42,6 +42,7 @@ from broker.rooms.node_messages import (
     Moved,
     NodeMessage,
     Submitted,
+    TenantsUsed,
     UsersAsked,
     UsersReported,
     UsersShown,
@@ -62,6 +63,7 @@ from broker.sessions.remote_session import RemoteSession
 from broker.sessions.remote_sessions import RemoteSessions
 from broker.sessions.requests import senders_of
 from broker.sessions.room_member import RoomMember
+from broker.sessions.tenant_reports import TenantReports
 from broker.sessions.user_links import UserLinks
 from protocol.codes import ErrorCode, LeaveReason, Outcome
 from protocol.frames import pack_body
@@ -110,6 +112,7 @@ class Nodes:
         self._last_relay = 0
         self._remote = RemoteSessions(context, self.owners, self.send)
         self._sender = NodeSender(engine, lambda: self._stream)
+        self.tenants = TenantReports(hub.tenants, self.others_alive, self.send, clock)
         self._heard: dict[str, tuple[str, int]] = {}
         """Incarnation and number of the last batch of each node."""
         self._empty_since: dict[str, float] = {}
@@ -135,6 +138,7 @@ class Nodes:
                     nursery.start_soon(self.log.run)
                 nursery.start_soon(self._sender.run)
                 nursery.start_soon(self._watch)
+                nursery.start_soon(self.tenants.run)
                 log.info("node serving", node=self.node)
                 task_status.started()
         finally:
@@ -306,13 +310,13 @@ class Nodes:
             self.engine.unsubscribe_room(name)
             self._take_over(edge)
         if self._logs is not None and self._logs.is_busy(name):
-            self._hub.open(name)
+            self._hub.open(name, goes_on=True)
         return True
 
     def _take_over(self, edge: EdgeRoom) -> None:
         """Make the viewers of a room of another node here members of the room that this node owns now."""
         members = edge.members_here()
-        room = self._hub.open(edge.name, number=edge.number) if members else None
+        room = self._hub.open(edge.name, number=edge.number, goes_on=True) if members else None
         if room is not None and not isinstance(room, Room):
             edge.give_up("the room has another owner")
             return
@@ -382,6 +386,7 @@ class Nodes:
         self._drop_relays(node)
         if self.log is not None:
             self.log.node_gone(node)
+        self._hub.tenants.forget_node(node)
         if self.calls is not None:
             self.calls.node_gone(node)
 
@@ -502,20 +507,19 @@ class Nodes:
                 edge = self.edge_rooms.get(record.room)
                 if edge is not None:
                     edge.found(record)
-            case CallAsked():
-                if self.calls is not None:
-                    self.calls.asked(node, record)
-            case CallReturned():
-                if self.calls is not None:
-                    self.calls.answered(record)
+            case CallAsked() if self.calls is not None:
+                self.calls.asked(node, record)
+            case CallReturned() if self.calls is not None:
+                self.calls.answered(record)
             case Moved(name):
                 if name:
                     self._moved(name)
                 else:
                     self._drop_relays(node)
-            case Submitted() | LogFollowed() | UsersReported() | UsersAsked() | UsersShown():
-                if self.log is not None:
-                    self.log.take(node, record)
+            case Submitted() | LogFollowed() | UsersReported() | UsersAsked() | UsersShown() if self.log is not None:
+                self.log.take(node, record)
+            case TenantsUsed():
+                self.tenants.take(node, record)
             case LinkDisplaced(name):
                 self.user_links.displaced(name)
             case Wanted(name):
@@ -542,9 +546,7 @@ class Nodes:
 
     def opened(self, room: Room) -> None:
         """Mirror a room of this node from its first viewer at another node on."""
-
-        publish = partial(self.engine.publish_room, room.name)
-        mirror = RoomMirror(self.owners.fences.get(room.name, 0), publish)
+        mirror = RoomMirror(self.owners.fences.get(room.name, 0), partial(self.engine.publish_room, room.name))
 
         def make() -> RoomMirror:
             mirror.offset = room.state.last_offset

@@ -112,7 +112,7 @@ class RemoteSessions:
         if owners.owner_of(name) != owners.node:
             self._send(node, Moved(name))
             return
-        room = self._context.hub.open(name)
+        room = self._context.hub.open(name, goes_on=True)
         if not isinstance(room, Room) or not session.attach(room, Tier(tier), joined_at_ms):
             self._send(node, LinkEnded(link, CloseCode.OVERLOADED, "the room cannot be entered again"))
             return

@@ -173,7 +173,7 @@ class Session(SessionLink):
             context.users.remove(grant.user_id, self)
             if context.nodes is not None:
                 context.nodes.user_links.removed(grant.user_id, self)
-            if grant.tenant:
+            if grant.tenant and not self.is_remote:
                 context.hub.tenants.disconnect(grant.tenant)
             if context.inboxes is not None:
                 context.inboxes.leave(grant.user_id, self)

@@ -13,7 +13,7 @@ from tests.support.webhooks import hook_settings
 
 @pytest.mark.parametrize(
     ("settings", "name"),
-    [({"ledger": {"key_file": "keys"}}, "ledger.key_file"), ({"tenants": [{"name": "red"}]}, "tenants")],
+    [({"ledger": {"key_file": "keys"}}, "ledger.key_file")],
 )
 def test_what_nodes_do_not_share_is_named(settings: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=name):
@@ -31,5 +31,6 @@ def test_endpoints_are_taken_but_for_what_no_node_has(tmp_path: Path) -> None:
                 check_for_nodes(config)
 
 
-def test_defaults_are_taken() -> None:
+def test_defaults_and_tenants_are_taken() -> None:
     check_for_nodes(load(None, {}, {"ledger": {"ephemeral": True}}))
+    check_for_nodes(load(None, {}, {"ledger": {"ephemeral": True}, "tenants": [{"name": "red"}]}))

@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 
 from broker import OperationError
-from broker.core.nodes.membership import LEASE_S
 from broker.operations import forwarding
 from broker.operations.caller import Caller
 from protocol.codes import ErrorCode, MessageType, Outcome
 from protocol.operations import OperationRow
-from tests.support.nodes import NodesOfTest, running_nodes
-from tests.support.until import until
+from tests.support.nodes import both_have_rooms, running_nodes
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -23,12 +20,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 def announcements(*rooms: str) -> list[dict[str, Any]]:
     """Return an announcement for each room."""
     return [{"room": room, "type": MessageType.ANNOUNCEMENT, "payload": [f"第{n}条"]} for n, room in enumerate(rooms)]
-
-
-async def both_have_rooms(nodes: NodesOfTest) -> None:
-    """Wait until each node knows that rooms are placed on both."""
-    tables = [node.nodes.owners.table for node in nodes.by_name.values()]
-    await until(lambda: all(len(table.settled(trio.current_time(), LEASE_S)) == 2 for table in tables))
 
 
 async def test_messages_for_rooms_of_two_owners_have_a_result_each(tmp_path: Path) -> None:

@@ -9,13 +9,15 @@ from typing import Any
 
 import trio
 
+from broker.core.nodes.membership import LEASE_S
 from broker.engine.dataset import MemoryData
 from broker.engine.memory import MemoryBus, MemoryEngine
 from broker.server import Broker
 from tests.support.broker import LoopOfTests, configuration
 from tests.support.integration import require_marker
+from tests.support.until import until
 
-__all__ = ["Node", "NodesOfTest", "running_nodes"]
+__all__ = ["Node", "NodesOfTest", "both_have_rooms", "running_nodes"]
 
 
 class Node:
@@ -93,3 +95,9 @@ async def running_nodes(*names: str, data_age_s: float = 60.0, **overrides: Any)
             yield nodes
         finally:
             nursery.cancel_scope.cancel()
+
+
+async def both_have_rooms(nodes: NodesOfTest) -> None:
+    """Wait until each node knows that rooms are placed on both."""
+    tables = [node.nodes.owners.table for node in nodes.by_name.values()]
+    await until(lambda: all(len(table.settled(trio.current_time(), LEASE_S)) == 2 for table in tables))

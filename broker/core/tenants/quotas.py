@@ -1,5 +1,9 @@
 """Quotas of tenants: what each uses now, what it may use, and the refusal with the time to wait.
 
+Where several nodes share an engine, each reports what its tenants use (`Tenants.reports`) and counts what the others
+have reported: connections and rooms are sums, and messages and calls of other nodes take from the same rate. So a quota
+holds over all nodes, but for what they admit between two reports.
+
 The default tenant has no entry and no quota: the limits of the whole broker are its own. Bounded by the tenants that
 are configured; one that is removed is kept until its last connection and room have ended, and takes no new ones.
 """
@@ -12,7 +16,7 @@ from typing import NamedTuple
 
 from broker.core.limits.rate_limit import UNLIMITED, Rate, SingleGcra
 
-__all__ = ["MAX_LABELS", "OTHERS", "Quotas", "TenantUse", "Tenants"]
+__all__ = ["MAX_LABELS", "OTHERS", "Quotas", "TenantUse", "Tenants", "UseReport"]
 
 MAX_LABELS = 100
 """Tenants with a label of their own in metrics; all others share `OTHERS`."""
@@ -33,8 +37,18 @@ class Quotas(NamedTuple):
     masks_guests: bool | None = None
 
 
+class UseReport(NamedTuple):
+    """What a tenant uses at one node; ``messages`` and ``calls`` since it was configured there."""
+
+    tenant: str
+    connections: int
+    rooms: int
+    messages: int
+    calls: int
+
+
 class TenantUse:
-    """What one tenant uses. Counters ``messages``, ``calls`` and ``refused`` (by what was refused) only grow."""
+    """What one tenant uses here. Counters ``messages``, ``calls`` and ``refused`` (by what was refused) only grow."""
 
     __slots__ = (
         "_call_limit",
@@ -43,16 +57,20 @@ class TenantUse:
         "_message_tat",
         "calls",
         "connections",
+        "connections_elsewhere",
         "is_configured",
         "messages",
         "quotas",
         "refused",
         "rooms",
+        "rooms_elsewhere",
     )
 
     def __init__(self, quotas: Quotas) -> None:
         self.connections = 0
         self.rooms = 0
+        self.connections_elsewhere = self.rooms_elsewhere = 0
+        """At other nodes, as these have reported."""
         self.messages = 0
         self.calls = 0
         self.refused: Counter[str] = Counter()
@@ -68,15 +86,16 @@ class TenantUse:
 
     def try_connect(self) -> bool:
         """Count one more connection that has logged in; False, and nothing is counted, above the quota."""
-        if not self.is_configured or 0 < self.quotas.connections <= self.connections:
+        if not self.is_configured or 0 < self.quotas.connections <= self.connections + self.connections_elsewhere:
             self.refused["connections"] += 1
             return False
         self.connections += 1
         return True
 
-    def try_open_room(self) -> bool:
-        """Count one more open room; likewise."""
-        if not self.is_configured or 0 < self.quotas.rooms <= self.rooms:
+    def try_open_room(self, *, goes_on: bool = False) -> bool:
+        """Count one more open room; likewise. ``goes_on``: it was open at another node, so it is within the quota."""
+        is_above = not goes_on and 0 < self.quotas.rooms <= self.rooms + self.rooms_elsewhere
+        if not self.is_configured or is_above:
             self.refused["rooms"] += 1
             return False
         self.rooms += 1
@@ -106,12 +125,23 @@ class TenantUse:
         self.calls += 1
         return 0.0
 
+    def take_elsewhere(self, messages: int, calls: int, now: float) -> None:
+        """Take messages and calls that other nodes have admitted: the next ones here wait for them too."""
+        if messages:
+            self._message_tat = self._message_limit.charge(self._message_tat, now, messages)
+        if calls:
+            self._call_tat = self._call_limit.charge(self._call_tat, now, calls)
+
 
 class Tenants:
     """All tenants of one broker but the default one, by name."""
 
     def __init__(self, quotas: Mapping[str, Quotas] | None = None) -> None:
         self._uses: dict[str, TenantUse] = {}
+        self._reported: dict[str, UseReport] = {}
+        """What this node has reported last."""
+        self._elsewhere: dict[str, dict[str, UseReport]] = {}
+        """What other nodes have reported last, by node."""
         self.use(quotas or {})
 
     def __len__(self) -> int:
@@ -125,22 +155,68 @@ class Tenants:
                 self._uses[name] = TenantUse(each)
             else:
                 known.use(each)
+            self._add_up(name, self._uses[name])
         for name in [name for name in self._uses if name not in quotas]:
             known = self._uses[name]
             known.is_configured = False
             if not known.connections and not known.rooms:
                 del self._uses[name]
+                for reports in self._elsewhere.values():
+                    reports.pop(name, None)
 
     def find(self, name: str) -> TenantUse | None:
         """Return what a tenant uses; None for one that is not configured, and for the default one."""
         known = self._uses.get(name)
         return known if known is not None and known.is_configured else None
 
+    def try_open_room(self, name: str, *, goes_on: bool = False) -> bool:
+        """Count one more open room of a tenant, see `TenantUse.try_open_room`; the default one may open any number."""
+        use = self.find(name)
+        return not name if use is None else use.try_open_room(goes_on=goes_on)
+
     def disconnect(self, name: str) -> None:
         """Count off a connection for which `TenantUse.try_connect` has returned True."""
         known = self._uses.get(name)
         if known is not None:
             known.connections -= 1
+
+    # ---- the other nodes
+
+    def reports(self, *, all_of_them: bool) -> list[UseReport]:
+        """Return what this node has to report to the others: what has changed since the last call, or everything."""
+        found = [
+            UseReport(name, use.connections, use.rooms, use.messages, use.calls) for name, use in self._uses.items()
+        ]
+        changed = [each for each in found if all_of_them or self._reported.get(each.tenant) != each]
+        self._reported = {each.tenant: each for each in found}
+        return changed
+
+    def take_reports(self, node: str, reports: Iterable[UseReport], now: float) -> None:
+        """Take what another node has reported. The first report of a tenant says what was used before: no message
+        and no call of it is counted."""
+        of_node = self._elsewhere.setdefault(node, {})
+        for report in reports:
+            use = self._uses.get(report.tenant)
+            if use is None:
+                continue
+            before = of_node.get(report.tenant)
+            of_node[report.tenant] = report
+            if before is not None:
+                messages, calls = report.messages - before.messages, report.calls - before.calls
+                use.take_elsewhere(max(0, messages), max(0, calls), now)
+            self._add_up(report.tenant, use)
+
+    def forget_node(self, node: str) -> None:
+        """Take that a node is gone, with the connections and rooms that it had."""
+        for name in self._elsewhere.pop(node, {}):
+            use = self._uses.get(name)
+            if use is not None:
+                self._add_up(name, use)
+
+    def _add_up(self, name: str, use: TenantUse) -> None:
+        found = [reports[name] for reports in self._elsewhere.values() if name in reports]
+        use.connections_elsewhere = sum(each.connections for each in found)
+        use.rooms_elsewhere = sum(each.rooms for each in found)
 
     def by_name(self) -> list[tuple[str, TenantUse]]:
         """Return all tenants with what they use, by name; also those that are removed and not yet gone."""

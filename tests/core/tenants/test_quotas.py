@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from broker.core.tenants.quotas import MAX_LABELS, OTHERS, Quotas, Tenants, TenantUse
 
@@ -78,6 +78,110 @@ def test_messages_hold_the_rate_in_the_long_run(per_s: float, steps: list[tuple[
             assert use.message_wait_s(now + wait_s + 1e-6, 1) == 0.0
             now += wait_s + 1e-6
     assert use.messages <= per_s * (now - 100.0) + max(1, round(2 * per_s)) + largest + 1
+
+
+class NodesMachine(RuleBasedStateMachine):
+    """Connections and rooms of one tenant at two nodes, which report to each other, are killed and begin anew."""
+
+    @initialize(connections=st.integers(0, 4), rooms=st.integers(0, 4))
+    def configure(self, connections: int, rooms: int) -> None:
+        self.quotas = Quotas(connections, rooms)
+        self.nodes = {name: Tenants({"acme": self.quotas}) for name in "ab"}
+
+    def use_at(self, node: str) -> TenantUse:
+        found = self.nodes[node].find("acme")
+        assert found is not None
+        return found
+
+    def is_known(self) -> bool:
+        """Return whether each node knows what is at the other."""
+        a, b = self.use_at("a"), self.use_at("b")
+        known = a.connections_elsewhere, a.rooms_elsewhere, b.connections_elsewhere, b.rooms_elsewhere
+        return known == (b.connections, b.rooms, a.connections, a.rooms)
+
+    @rule(node=st.sampled_from("ab"), is_whole=st.booleans())
+    def report(self, node: str, is_whole: bool) -> None:
+        other = "b" if node == "a" else "a"
+        self.nodes[other].take_reports(node, self.nodes[node].reports(all_of_them=is_whole), 1.0)
+
+    @rule(node=st.sampled_from("ab"))
+    def lose_a_report(self, node: str) -> None:
+        self.nodes[node].reports(all_of_them=False)
+
+    @rule()
+    def report_all(self) -> None:
+        self.report("a", True)
+        self.report("b", True)
+        assert self.is_known()
+
+    @rule(node=st.sampled_from("ab"), is_room=st.booleans(), goes_on=st.booleans())
+    def open(self, node: str, is_room: bool, goes_on: bool) -> None:
+        use, was_known = self.use_at(node), self.is_known()
+        at_both = sum(self.use_at(each).rooms if is_room else self.use_at(each).connections for each in "ab")
+        most = self.quotas.rooms if is_room else self.quotas.connections
+        passes = use.try_open_room(goes_on=goes_on) if is_room else use.try_connect()
+        if was_known or not most:
+            assert passes is (not most or at_both < most or (is_room and goes_on))
+
+    @rule(node=st.sampled_from("ab"), is_room=st.booleans())
+    def close(self, node: str, is_room: bool) -> None:
+        use = self.use_at(node)
+        if is_room and use.rooms:
+            use.rooms -= 1
+        elif not is_room and use.connections:
+            self.nodes[node].disconnect("acme")
+
+    @rule(node=st.sampled_from("ab"))
+    def kill(self, node: str) -> None:
+        other = "b" if node == "a" else "a"
+        self.nodes[node] = Tenants({"acme": self.quotas})
+        self.nodes[other].forget_node(node)
+        use = self.use_at(other)
+        assert (use.connections_elsewhere, use.rooms_elsewhere) == (0, 0)
+
+
+TestNodes = NodesMachine.TestCase
+
+
+@given(
+    per_s=st.integers(1, 50),
+    steps=st.lists(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 60)), max_size=6), min_size=1),
+)
+def test_nodes_that_report_hold_one_rate_in_the_long_run(per_s: int, steps: list[list[tuple[str, int]]]) -> None:
+    """Above the rate and one burst comes at most what the nodes admit in the first time between two reports."""
+    nodes, now, every_s = {name: Tenants({"acme": Quotas(0, 0, 0, per_s)}) for name in "abc"}, 100.0, 0.25
+
+    def report() -> None:
+        reports = {name: each.reports(all_of_them=False) for name, each in nodes.items()}
+        for name, each in nodes.items():
+            for other in nodes.keys() - {name}:
+                each.take_reports(other, reports[other], now)
+
+    report()
+    for step in steps:
+        for name, count in step:
+            use = nodes[name].find("acme")
+            assert use is not None
+            for _ in range(count):
+                use.call_wait_s(now)
+        report()
+        now += every_s
+    admitted = sum(use.calls for each in nodes.values() for _, use in each.by_name())
+    assert admitted <= per_s * (now - 100.0) + 3 * (2 * per_s + 1)
+
+
+def test_what_was_used_before_a_node_was_known_takes_from_no_rate() -> None:
+    here, there = Tenants({"acme": Quotas(calls_per_s=1)}), Tenants({"acme": Quotas(calls_per_s=1)})
+    use, other = here.find("acme"), there.find("acme")
+    assert use is not None
+    assert other is not None
+    other.calls = 1000
+    here.take_reports("b", there.reports(all_of_them=True), 10.0)
+    assert use.call_wait_s(10.0) == 0.0
+    other.calls += 2
+    here.take_reports("b", there.reports(all_of_them=False), 10.0)
+    assert use.call_wait_s(10.0) > 0.0
+    assert there.reports(all_of_them=False) == []
 
 
 def test_calls_wait_as_messages_do_and_each_is_counted_by_itself() -> None:
