@@ -223,7 +223,8 @@ class PinnedMessage(NamedTuple):
 
 
 class Missed(NamedTuple):
-    """Payload of a DIRECT of type MISSED: what the broker dropped for a slow link, over all its rooms.
+    """Payload of a DIRECT of type MISSED: what the broker dropped for a slow link, over all its rooms, or what was lost
+    between the node that owns a room and the viewer's.
 
     ``chat``: danmaku that others were shown. ``ambient``: counter updates replaced by newer ones.
     """

@@ -65,7 +65,7 @@ class EdgeState:
 
 class EdgeRoom:
     """One room of another node. ``ask``: asks the owner for the events after the room's `offset`;
-    ``forward``: takes a post of a member, ``left`` that it has left."""
+    ``forward``: takes a post of a member, ``left`` that it has left, ``missed`` how many danmaku did not come to it."""
 
     def __init__(
         self,
@@ -81,6 +81,7 @@ class EdgeRoom:
         ask: Callable[[EdgeRoom], None],
         forward: Callable[[EdgeRoom, Any, int, Post], None],
         left: Callable[[EdgeRoom, Any], None],
+        missed: Callable[[Any, int], None] = lambda member, chat: None,
         mask: NameMask | None = None,
     ) -> None:
         self.name = name
@@ -99,15 +100,19 @@ class EdgeRoom:
         """Whether the owner's messages come."""
         self.when_subscribed: list[Callable[[], None]] = []
         """Called once they do."""
-        self.lost = 0
-        """Messages of the owner that did not arrive."""
         self._mask = mask
         self._event_ids = event_ids
         self._ask = ask
         self._forward = forward
         self._left = left
+        self._missed = missed
+        self._unix_ms = unix_ms
         self._fence = 0
         self._number = 0
+        self._chat: tuple[int, ...] = ()
+        """Danmaku of the owner up to its last message that came, by tier."""
+        self._heard_at_ms = 0
+        """When that came."""
         self._waiting: list[RoomOutput] | None = None
         """Messages that came while events are missing; None: none are."""
         self._publisher = RoomPublisher(
@@ -170,8 +175,9 @@ class EdgeRoom:
             self._fence, self._number = output.fence, output.number - 1
         if output.number <= self._number:
             return
-        self.lost += output.number - self._number - 1
-        self._number = output.number
+        if output.number > self._number + 1:
+            self._count_missed(output)
+        self._number, self._chat, self._heard_at_ms = output.number, output.chat, self._unix_ms()
         if self._waiting is None:
             if not self._apply(output):
                 self._miss([output])
@@ -179,6 +185,17 @@ class EdgeRoom:
             self._waiting.append(output)
         else:
             self.give_up("too many events were missing")
+
+    def _count_missed(self, output: RoomOutput) -> None:
+        """Notify the members of the danmaku that were in messages of the owner that did not come."""
+        missed = [
+            now - before - sum(content.weight for content in contents)
+            for now, before, contents in zip(output.chat, self._chat, output.by_tier, strict=True)
+        ]
+        for member in self.members.local():
+            chat = missed[member.variant % MASKED % len(TIERS)]
+            if chat > 0 and member.joined_at_ms <= self._heard_at_ms:
+                self._missed(member, chat)
 
     def _apply(self, output: RoomOutput) -> bool:
         """Write contents to the members, without events that were written before; False: others before are missing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from broker.rooms.encoding import Content
+from broker.rooms.encoding import TIERS, Content
 from broker.rooms.node_messages import pack_output
 from protocol.codes import Lane
 from protocol.messages import Event
@@ -27,6 +27,8 @@ class RoomMirror:
         self._number = 0
         self.offset = 0
         """Of the last event published."""
+        self._chat = [0] * len(TIERS)
+        """Danmaku published, by tier."""
 
     def publish(self, by_tier: Sequence[Sequence[Content]], to_staff: bool) -> None:
         """Take contents for all members, by tier; ``to_staff``: for staff too."""
@@ -34,4 +36,6 @@ class RoomMirror:
             if content.lane <= LAST_OF_STREAM and type(content.message) is Event:
                 self.offset = max(self.offset, content.sequence)
         self._number += 1
-        self._send(pack_output(self._fence, self._number, self.offset, to_staff, by_tier))
+        for tier, contents in enumerate(by_tier):
+            self._chat[tier] += sum(content.weight for content in contents)
+        self._send(pack_output(self._fence, self._number, self.offset, to_staff, by_tier, self._chat))

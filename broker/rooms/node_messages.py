@@ -71,9 +71,13 @@ class RoomOutput(NamedTuple):
     to_staff: bool
     """Whether members of staff get it; else they have had it before."""
     by_tier: tuple[tuple[Content, ...], ...]
+    chat: tuple[int, ...]
+    """Danmaku in the messages under this fence, this one included, by tier."""
 
 
-def pack_output(fence: int, number: int, offset: int, to_staff: bool, by_tier: Sequence[Sequence[Content]]) -> bytes:
+def pack_output(
+    fence: int, number: int, offset: int, to_staff: bool, by_tier: Sequence[Sequence[Content]], chat: Sequence[int]
+) -> bytes:
     """Return a `RoomOutput` as bytes."""
     groups: list[Sequence[Content]] = []
     places = []
@@ -83,14 +87,14 @@ def pack_output(fence: int, number: int, offset: int, to_staff: bool, by_tier: S
             groups.append(contents)
         places.append(place)
     packed = tuple(tuple(_pack_content(each) for each in contents) for contents in groups)
-    return pack_body((fence, number, offset, to_staff, tuple(places), packed))
+    return pack_body((fence, number, offset, to_staff, tuple(places), packed, tuple(chat)))
 
 
 def read_output(body: bytes) -> RoomOutput:
     """Return what `pack_output` has packed."""
-    fence, number, offset, to_staff, places, packed = unpack_body(body)
+    fence, number, offset, to_staff, places, packed, chat = unpack_body(body)
     groups = tuple(tuple(map(_read_content, contents)) for contents in packed)
-    return RoomOutput(fence, number, offset, to_staff, tuple(groups[place] for place in places))
+    return RoomOutput(fence, number, offset, to_staff, tuple(groups[place] for place in places), tuple(chat))
 
 
 def _pack_content(content: Content) -> tuple[Any, ...]:

@@ -62,7 +62,7 @@ from broker.sessions.relays import LinkRelays, Relay
 from broker.sessions.remote_session import RemoteSession
 from broker.sessions.remote_sessions import RemoteSessions
 from broker.sessions.requests import senders_of
-from broker.sessions.room_member import RoomMember
+from broker.sessions.room_member import RoomMember, notify_missed
 from broker.sessions.tenant_reports import TenantReports
 from broker.sessions.user_links import UserLinks
 from protocol.codes import ErrorCode, LeaveReason, Outcome
@@ -286,7 +286,7 @@ class Nodes:
             room = EdgeRoom(
                 name, number or hub.next_number(), self._fanout, context.results, clock=self._clock,
                 unix_ms=context.unix_ms, event_ids=hub.event_ids, measures=hub.measures, ask=self._ask_events,
-                forward=self.forward, left=self.left, mask=hub.mask_of(name),
+                forward=self.forward, left=self.left, missed=notify_missed, mask=hub.mask_of(name),
             )  # fmt: skip
             self.edge_rooms[name] = room
             self.engine.subscribe_room(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ import trio
 
 from broker import OperationError
 from broker.core.nodes.membership import LEASE_S
+from broker.engine.memory import MemoryFaults
 from broker.rooms import owners
 from protocol.codes import ErrorCode, LeaveReason, MessageType, Outcome
-from protocol.messages import Ack, Call, ErrorReply, Event, Joined, Left, Post, Result, State, Tick
+from protocol.messages import Ack, Call, Direct, ErrorReply, Event, Joined, Left, Missed, Post, Result, State, Tick
 from tests.support.broker import RawLink, joined_link, raw_link
 from tests.support.nodes import running_nodes
 from tests.support.until import until
@@ -59,6 +61,30 @@ async def test_viewers_of_all_nodes_see_the_chat_and_the_events_of_one_room() ->
                 while (await ben.expect(State))[1].online != 4:
                     pass
             await until(lambda: nodes["a"].broker.hub.find(room).state.online == 3)  # type: ignore[union-attr]
+
+
+def arriving(is_lost: bool, body: bytes) -> tuple[float, ...]:
+    """Return when a message to a node arrives."""
+    return () if is_lost else (0.0,)
+
+
+async def test_viewers_are_notified_of_the_chat_that_was_lost_between_the_nodes() -> None:
+    async with running_nodes("a", "b", **MEMORY_ONLY) as nodes:
+        room = nodes.room_on("a")
+        async with (
+            joined_link(nodes["a"].broker, "dev:host:host", room) as (host, host_room),
+            joined_link(nodes["b"].broker, "dev:ben", room) as (ben, ben_room),
+        ):
+            sequence = 0
+            for text, is_lost in (("一", False), ("二", True), ("三", True), ("四", False)):
+                nodes["b"].engine.faults = MemoryFaults(messages=partial(arriving, is_lost))
+                sequence += 1
+                await host.post(host_room, sequence, MessageType.DANMAKU, (text,))
+                await texts(host, host_room, text)
+                if text == "一":
+                    await texts(ben, ben_room, text)
+            assert (await ben.expect(Direct))[1].payload == Missed(chat=2, ambient=0)
+            assert await texts(ben, ben_room, "四") == ["四"]
 
 
 async def test_a_kick_by_the_owner_reaches_the_links_of_other_nodes() -> None:

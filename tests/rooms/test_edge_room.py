@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given
@@ -13,8 +15,9 @@ from broker.rooms.edge_room import EdgeRoom
 from broker.rooms.encoding import Content
 from broker.rooms.fanout import FanOut
 from broker.rooms.measures import RoomMeasures
+from broker.rooms.members import Member
 from broker.rooms.node_messages import EventsFound, RoomOutput
-from protocol.codes import Lane, MessageType
+from protocol.codes import Lane, MessageType, Role
 from protocol.frames import pack_body
 from protocol.messages import Event
 
@@ -25,7 +28,7 @@ def event(offset: int) -> Event:
 
 def output(number: int, offsets: list[int], last: int = 0) -> RoomOutput:
     contents = tuple(Content(event(offset), Lane.CONTROL, offset) for offset in offsets)
-    return RoomOutput(1, number, max([last, *offsets]), True, (contents, contents, contents))
+    return RoomOutput(1, number, max([last, *offsets]), True, (contents, contents, contents), (0, 0, 0))
 
 
 class Edge:
@@ -34,10 +37,14 @@ class Edge:
     def __init__(self) -> None:
         self.asked: list[int] = []
         self.written: list[int] = []
+        self.missed: list[tuple[str, int]] = []
+        self.unix_ms: Callable[[], int] = lambda: 0
         self.room = EdgeRoom(
-            "live", 1, FanOut(), ResultBatch(), clock=lambda: 0.0, unix_ms=lambda: 0, event_ids=EventIds(bytes(32)),
+            "live", 1, FanOut(), ResultBatch(), clock=lambda: 0.0, unix_ms=lambda: self.unix_ms(),
+            event_ids=EventIds(bytes(32)),
             measures=RoomMeasures(), ask=lambda room: self.asked.append(room.offset),
             forward=lambda room, member, sequence, post: None, left=lambda room, member: None,
+            missed=lambda member, chat: self.missed.append((member.user_id, chat)),
         )  # fmt: skip
         self.room.members.mirror = self
         self.room.follow("a", 5, 77, 0)
@@ -56,7 +63,7 @@ def test_missing_events_are_asked_for_and_come_before_later_ones() -> None:
     edge.room.take(output(1, [1]))
     edge.room.take(output(3, [3]))
     edge.room.take(output(4, [4]))
-    assert (edge.written, edge.asked, edge.room.lost) == ([1], [1], 1)
+    assert (edge.written, edge.asked) == ([1], [1])
     edge.answer(3)
     assert edge.written == [1, 2, 3, 4]
 
@@ -88,3 +95,29 @@ def test_events_come_once_and_in_order_whatever_is_lost_or_repeated(fates: list[
     edge.answer(len(fates))
     edge.answer(len(fates))
     assert edge.written == list(range(1, len(fates) + 1))
+
+
+def chat(number: int, total: int, weight: int) -> RoomOutput:
+    """Return a message with danmaku of one tier; ``total``: those so far."""
+    contents = (Content(event(0), Lane.CHAT, 0, weight),)
+    return RoomOutput(1, number, 0, True, (contents, (), ()), (total, 0, 0))
+
+
+def test_a_member_is_notified_of_the_danmaku_that_did_not_come_while_it_was_there() -> None:
+    edge, now = Edge(), 1000
+    edge.unix_ms = lambda: now
+    members = []
+    for name, variant, joined_at_ms in (("early", 0, 500), ("low", 2, 500), ("late", 0, 1500)):
+        session: Any = None
+        members.append(Member(session, name, name, Role.VIEWER, frozenset(), variant))
+        members[-1].joined_at_ms = joined_at_ms
+    room: Any = edge.room
+    room.members = SimpleNamespace(local=lambda: members)
+    edge.room.take(chat(7, 20, 3))  # what was published before is not known
+    assert not edge.missed
+    now = 2000
+    edge.room.take(chat(9, 30, 4))
+    assert edge.missed == [("early", 6)]
+    edge.room.take(chat(10, 31, 1))
+    edge.room.take(chat(9, 30, 4))
+    assert len(edge.missed) == 1

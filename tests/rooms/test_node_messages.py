@@ -56,14 +56,14 @@ def test_a_tick_that_is_several_frames_is_packed_by_who_writes_it() -> None:
 def test_contents_keep_their_tiers_and_numbers() -> None:
     full = (packed(Content(TICK, Lane.CHAT, 4, 1)), packed(Content(STATE, Lane.AMBIENT, 2)))
     low = (packed(Content(STATE, Lane.AMBIENT, 2)),)
-    found = read_output(pack_output(1_790_000_000_000, 8, 2**33, False, (full, full, low)))
-    assert found == RoomOutput(1_790_000_000_000, 8, 2**33, False, (full, full, low))
+    found = read_output(pack_output(1_790_000_000_000, 8, 2**33, False, (full, full, low), [5, 5, 0]))
+    assert found == RoomOutput(1_790_000_000_000, 8, 2**33, False, (full, full, low), (5, 5, 0))
     assert found.by_tier[0] is found.by_tier[1]
 
 
 def test_an_event_keeps_its_payload() -> None:
     contents = (packed(Content(EVENT, Lane.CONTROL, 3)),)
-    assert read_output(pack_output(1, 1, 3, True, [contents] * 3)).by_tier == (contents,) * 3
+    assert read_output(pack_output(1, 1, 3, True, [contents] * 3, [0] * 3)).by_tier == (contents,) * 3
 
 
 @pytest.mark.parametrize("allow", [None, frozenset({"danmaku", "gift"}), frozenset[str]()])

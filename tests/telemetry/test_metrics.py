@@ -68,7 +68,6 @@ NOT_COUNTERS = {
     "broker.rooms.fanout:written": "part of one sweep",
     "broker.rooms.fanout:published": "number of a content",
     "broker.rooms.journal:pending": "records of one room in flight",
-    "broker.rooms.edge_room:lost": "messages of one room that did not arrive",
     "broker.rooms.node_sender:number": "number of a batch",
     "broker.rooms.node_sender:nbytes": "records for one node in flight",
     "broker.rooms.shared_ledger:nbytes": "records of one room in flight",
