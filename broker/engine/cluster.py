@@ -25,6 +25,8 @@ log = structlog.get_logger("roomcast.engine")
 SLOTS = 16_384
 REFRESH_S = 5.0
 """How often the map is read where nothing has happened."""
+REFRESH_DOWN_S = 0.5
+"""How often it is read while a server is not connected: another one may get its slots."""
 REFRESH_AGAIN_S = 0.2
 """The least time between two readings."""
 ANSWER_S = 1.0
@@ -105,6 +107,8 @@ class ClusterTopology:
         self._doubted = trio.Event()
         self.on_read: list[Callable[[frozenset[int]], None]] = []
         """Each is called after the map was read, with the slots that have another server now."""
+        self.are_up: list[Callable[[], bool]] = []
+        """Each returns whether all servers of the map are connected."""
 
     def server_of(self, slot: int) -> Address | None:
         """Return the server that has a slot; None: that is not known."""
@@ -123,7 +127,7 @@ class ClusterTopology:
         self.doubt()
 
     async def run(self) -> None:
-        """Read the map now, where it is doubted, and every `REFRESH_S`, until cancelled.
+        """Read the map now, where it is doubted, and every `REFRESH_S` or `REFRESH_DOWN_S`, until cancelled.
 
         EngineRefused: a server refuses the user or its rights, and no map was read before.
         """
@@ -131,7 +135,7 @@ class ClusterTopology:
             self._doubted = trio.Event()
             await self._read()
             await trio.sleep(REFRESH_AGAIN_S)
-            with trio.move_on_after(REFRESH_S):
+            with trio.move_on_after(REFRESH_S if all(is_up() for is_up in self.are_up) else REFRESH_DOWN_S):
                 await self._doubted.wait()
 
     async def _read(self) -> None:
@@ -207,6 +211,7 @@ class ClusterLink:
         self._progress = trio.Event()
         self._has_started = False
         topology.on_read.append(self._follow)
+        topology.are_up.append(lambda: self.is_up)
 
     # ---- requests
 

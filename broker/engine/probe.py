@@ -27,6 +27,7 @@ RIGHTS = "~{0}* &{0}* +@read +@write +@pubsub +@scripting +@connection -@dangero
 """Rights of an ACL user that are enough, for a prefix."""
 CLUSTER_RIGHTS = " +cluster|info +cluster|slots +asking"
 """What a Cluster needs beside them."""
+COVERAGE = "cluster-require-full-coverage"
 PROBE_ROOMS = 1000
 """Names that are tried for a room whose slot a server of a Cluster has."""
 _Ask = Callable[..., Awaitable[list[Reply]]]
@@ -125,6 +126,12 @@ async def _examine(
             if lack is None
             else ServerFinding("engine durability", lack.detail, lack.remedy, True)
         )
+    if facts.is_cluster and wrong is None:
+        (coverage,) = await ask(("CONFIG", "GET", COVERAGE))
+        if isinstance(coverage, dict) and coverage.get(COVERAGE.encode()) == b"yes":
+            detail = f"{url}: {COVERAGE} yes: where one master is lost, no room goes on"
+            remedy = f"{COVERAGE} no in redis.conf, or `redis-cli CONFIG SET {COVERAGE} no`, on every server"
+            found.append(ServerFinding("engine coverage", detail, remedy))
     if wrong is None:
         may_not = await _refused(ask, settings.prefix)
         if may_not:

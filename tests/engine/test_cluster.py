@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,6 +103,19 @@ async def test_of_several_maps_the_latest_is_believed() -> None:
         await until(lambda: servers.masters == {B})
         assert servers.server_of(0) == B
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("is_up", "within_s", "readings"), [(True, 4.0, 1), (False, 4.0, 6), (True, 6.0, 2)])
+async def test_the_map_is_read_often_while_a_server_is_not_connected(
+    is_up: bool, within_s: float, readings: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    servers = Servers({A: (3, (A, B))})
+    servers.are_up.append(lambda: is_up)
+    heard: list[frozenset[int]] = []
+    servers.on_read.append(heard.append)
+    with trio.move_on_after(within_s):
+        await servers.run()
+    assert len(heard) == readings
 
 
 async def test_a_slot_that_was_moved_is_known_at_once_and_a_server_that_is_gone_changes_nothing() -> None:
@@ -245,7 +259,11 @@ async def test_the_rights_of_the_guide_are_enough_on_every_server(cluster: Redis
         await cluster.ask_all("ACL", "SETUSER", "roomcast", *rights)
         found = await probe_server(settings)
         assert [each.name for each in found if each.prevents] == []
-        assert [each.name for each in found].count("engine rights") == 3
+        names = [each.name for each in found]
+        assert (names.count("engine rights"), names.count("engine coverage")) == (3, 3)
+        await cluster.ask_all("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        assert "engine coverage" not in [each.name for each in await probe_server(settings)]
+        await cluster.ask_all("CONFIG", "SET", "cluster-require-full-coverage", "yes")
         engine, heard = RedisEngine(settings, "a"), Heard()
         await nursery.start(engine.run, heard)
         await engine.born(b"")
