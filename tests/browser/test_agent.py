@@ -154,6 +154,48 @@ def test_an_answer_in_parts_grows_in_one_line(broker: PageBroker, browser: Any) 
         assert eve.locator("#log .streaming").count() == 0
 
 
+def test_an_agent_reads_what_came_before_and_answers_a_call(broker: PageBroker, browser: Any) -> None:
+    desk(broker)
+    opened = broker.call("desk.open", topic="refunds", text="Question 1", as_user="fay", idempotency_key="fay")
+    id = opened["desk"]["id"]
+    for number in range(2, 71):
+        broker.call("desk.ask", f"fay-{number}", conversation=id, text=f"Question {number}", as_user="fay")
+    with pages(browser, "desk", "phone") as (ben, fay):
+        ben.goto(f"{broker.viewers}/agent?lang=en&user=ben")
+        take_over(ben, id)
+        fay.goto(f"{broker.viewers}/widget?lang=en&user=fay&topic=refunds")
+        for page in (ben, fay):
+            page.get_by_text("Question 70", exact=True).wait_for()
+            assert page.get_by_text("Question 20", exact=True).count() == 0
+            page.locator("#log").evaluate("(log) => { log.scrollTop = 0; }")
+            page.get_by_text("Question 1", exact=True).wait_for()
+            assert page.locator("#log .line").evaluate_all("(all) => all.map((each) => each.dataset.offset)") == [
+                str(number) for number in range(1, 71)
+            ]
+            # The line that was at the top is still in sight.
+            assert page.locator("#log").evaluate("(log) => log.scrollTop") > 0
+        ring = f"roomcastWidget.call('rtc.ring', {{ conversation: '{id}' }})"
+        for button in ("Refuse", "Answer"):
+            fay.evaluate(ring)
+            ben.locator("#call", has_text="fay calls").wait_for()
+            ben.get_by_role("button", name=button, exact=True).click()
+            if button == "Answer":
+                ben.locator("#call", has_text="You are in a call with fay; token").wait_for()
+                ben.get_by_role("button", name="Hang up").click()
+            ben.locator("#call").wait_for(state="hidden")
+            wait_until(lambda: fay.evaluate("roomcastWidget.call('rtc.mine')")["call"] is None)
+        # A page that is loaded while it rings shows it as well, and the customer may hang up.
+        fay.evaluate(ring)
+        ben.reload()
+        ben.locator("#call", has_text="fay calls").wait_for()
+        assert bad_names(ben) == []
+        assert low_contrast(ben) == []
+        call = fay.evaluate("roomcastWidget.call('rtc.mine')")["call"]["call"]
+        fay.evaluate(f"roomcastWidget.call('rtc.hang_up', {{ call: '{call}' }})")
+        ben.locator("#call").wait_for(state="hidden")
+        ben.get_by_label("My state").select_option("offline")
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_both_are_readable_and_named_at_every_size(broker: PageBroker, browser: Any, size: str) -> None:
     desk(broker)

@@ -9,6 +9,7 @@ import { talk as words } from "../strings/talk.js";
 import { openSheet } from "./parts/sheet.js";
 import { talkComposer, talkLog } from "./parts/talk_log.js";
 import { toast } from "./parts/toast.js";
+import { agentCall } from "./agent/call.js";
 import { contextPane } from "./agent/context.js";
 import { queueLists, slaOf } from "./agent/queues.js";
 import { openCanned, openTransfer } from "./agent/sheets.js";
@@ -22,9 +23,10 @@ let open = "", hints = [], typingUntil = 0, loading = 0;
 const state = $("#state");
 state.append(...STATES.map((each) => el("option", { value: each }, t(`state.${each}`))));
 const desk = new AgentDesk(onChange);
+const call = agentCall(desk.client, { node: $("#call"), text: $("#call-text"), answer: $("#call-answer"), refuse: $("#call-refuse"), end: $("#call-end") }, (conversation) => desk.views.has(conversation) && show(conversation));
 globalThis.roomcastAgent = desk;                             // for tests and the browser's console
 const viewOf = () => desk.views.get(open);
-const log = talkLog($("#log"), (user) => user !== viewOf()?.customer, (message) => (message.user === viewOf()?.customer || message.user === desk.user ? "" : message.name || message.user));
+const log = talkLog($("#log"), (user) => user !== viewOf()?.customer, (message) => (message.user === viewOf()?.customer || message.user === desk.user ? "" : message.name || message.user), (before) => desk.client.call("conversations.history", { conversation: open, before, limit: 50 }));
 const lists = queueLists({ mine: $("#mine"), queued: $("#queued"), count: $("#queued-count") }, { open: show });
 const context = contextPane($("#context"), { tag: (view, tags) => attempt(() => desk.change("desk.tag", view, { tags })) });
 $("#development").hidden = !brokerSettings().development;
@@ -37,6 +39,7 @@ async function attempt(work) {
 
 function onChange(what, more) {
   if (what === "message") onMessage(more);
+  else if (what === "call") call.onEvent(more);
   else if (what === "recalled" && more.id === open) log.recall(more.offset);
   else if (what === "read" && more.id === open) log.setRead(more.offset);
   else if (what === "typing" && more.id === open) typingUntil = Date.now() + TYPING_MS;

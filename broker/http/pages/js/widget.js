@@ -21,7 +21,7 @@ let desk = null, typingUntil = 0, stream = null, isShown = !shop.isFramed, unrea
 const { client } = openSession({ role: "viewer", user: query.get("user") ?? "", agent: "roomcast-widget/1", ask: shop.isFramed ? shop.token : null });
 globalThis.roomcastWidget = client;                          // for tests and the browser's console
 const userOf = () => client.user?.user_id ?? "";
-const log = talkLog($("#log"), (user) => user === userOf(), (message) => (message.user && message.user !== userOf() ? message.name || message.user : ""));
+const log = talkLog($("#log"), (user) => user === userOf(), (message) => (message.user && message.user !== userOf() ? message.name || message.user : ""), (before) => client.call("conversations.history", { conversation: desk.id, before, limit: 50 }));
 $("#close").hidden = !shop.isFramed;
 $("#close").addEventListener("click", () => shop.close());
 for (const n of [1, 2, 3, 4, 5]) { const row = $("#rating .row") ?? $("#rating").appendChild(el("div.row")); row.append(el("button.btn.num", { type: "button", "aria-label": t("widget.rating", { n }), onclick: () => rate(n) }, String(n))); }

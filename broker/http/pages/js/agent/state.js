@@ -7,7 +7,7 @@ const AGAIN_MS = 1000;
 
 export class AgentDesk {
   /** `onChange(what, more)`: "link", "self", "lists", "message" (conversation, message), "recalled" (conversation, offset),
-   * "read" (conversation, offset), "typing" (conversation), "new" (view), "lost" (view), "second". */
+   * "read" (conversation, offset), "typing" (conversation), "call" (event, call, data), "new" (view), "lost" (view), "second". */
   constructor(onChange) {
     this.onChange = onChange;
     this.views = new Map();
@@ -88,6 +88,7 @@ export class AgentDesk {
       this.onChange("message", { id, message: data });
     } else if (event === "conversations.recalled") this.onChange("recalled", { id, offset: data.offset });
     else if (event === "conversations.position" && data.user !== this.user) this.onChange("read", { id, offset: data.read });
+    else if (event.startsWith("rtc.")) this.onChange("call", { event, id, data });
     else if (event === "conversations.typing") this.onChange("typing", { id });
   }
 

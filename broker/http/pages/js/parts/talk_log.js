@@ -1,13 +1,17 @@
 // The lines of a conversation, by offset: texts, media by reference, cards, recalled ones, own ones that wait or have failed.
 import { el, fill } from "../base/dom.js";
+import { isForNow } from "../base/errors.js";
 import { brokerSettings } from "../base/settings.js";
 import { has, money, t, time } from "../base/strings.js";
 import { safeUrl } from "../base/url.js";
 
-/** `own(user)`: whether a message is of this side; `nameOf(message)`: who has written it, "" = it is not shown. */
-export function talkLog(node, own, nameOf = () => "") {
+const NEAR_TOP = 200;
+
+/** `own(user)`: whether a message is of this side; `nameOf(message)`: who has written it, "" = it is not shown;
+ * `older(before)`: asks for the messages before an offset, {items, more}: it is called where one scrolls to the top. */
+export function talkLog(node, own, nameOf, older) {
   const lines = new Map(), pending = new Map();
-  let read = 0, stream = null;
+  let read = 0, stream = null, clears = 0, isReading = false, isWhole = false;
   const isAtEnd = () => node.scrollHeight - node.scrollTop - node.clientHeight < 80;
   const keepEnd = (change) => { const wasAtEnd = isAtEnd(); change(); if (wasAtEnd) node.scrollTop = node.scrollHeight; };
 
@@ -33,23 +37,40 @@ export function talkLog(node, own, nameOf = () => "") {
     for (const node_ of node.querySelectorAll("[data-mark]")) node_.textContent = Number(node_.dataset.mark) <= read ? t("talk.read") : "";
   }
 
+  /** Shows a message once; a recalled one takes the place of what it was. */
+  function put(message) {
+    const before = lines.get(message.offset), made = line(message);
+    if (before && !message.recalled) return false;
+    keepEnd(() => {
+      lines.set(message.offset, made);
+      if (before) before.replaceWith(made);
+      else {
+        const next = [...node.children].find((each) => !each.dataset.offset || Number(each.dataset.offset) > message.offset);
+        if (next) next.before(made); else node.append(made);
+      }
+      mark();
+    });
+    return true;
+  }
+  /** Reads what is before the first line; what is on the screen stays where it is. */
+  async function readOlder() {
+    const first = Math.min(...lines.keys()), clear = clears;
+    if (isReading || isWhole || node.scrollTop > NEAR_TOP || !(first > 1 && first < Infinity)) return;
+    isReading = true;
+    try {
+      const { items, more } = await older(first);
+      if (clear !== clears) return;
+      isWhole = !more;
+      const below = node.scrollHeight - node.scrollTop;
+      for (const message of items) put(message);
+      node.scrollTop = node.scrollHeight - below;
+    } catch (error) { isWhole = clear === clears && !isForNow(error); } finally { isReading = false; }
+  }
+  node.addEventListener("scroll", readOlder, { passive: true });
+
   return {
     get last() { return Math.max(0, ...lines.keys()); },
-    /** Shows a message once; a recalled one takes the place of what it was. */
-    put(message) {
-      const before = lines.get(message.offset), made = line(message);
-      if (before && !message.recalled) return false;
-      keepEnd(() => {
-        lines.set(message.offset, made);
-        if (before) before.replaceWith(made);
-        else {
-          const next = [...node.children].find((each) => !each.dataset.offset || Number(each.dataset.offset) > message.offset);
-          if (next) next.before(made); else node.append(made);
-        }
-        mark();
-      });
-      return true;
-    },
+    put,
     recall(offset) {
       const found = lines.get(offset);
       if (found) { found.classList.add("gone"); fill(found, el("div.bubble", {}, t("talk.recalled"))); }
@@ -75,7 +96,7 @@ export function talkLog(node, own, nameOf = () => "") {
       });
     },
     endGrowing() { stream?.remove(); stream = null; },
-    clear() { lines.clear(); pending.clear(); read = 0; stream = null; node.replaceChildren(); },
+    clear() { lines.clear(); pending.clear(); read = 0; stream = null; clears += 1; isWhole = false; node.replaceChildren(); },
   };
 }
 
