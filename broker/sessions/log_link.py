@@ -72,6 +72,11 @@ class LogLink:
         if name == BROKER_LOG:
             self._talk.owned()
 
+    def left(self, name: str) -> None:
+        """Take that this node does not own a log any more."""
+        if name == BROKER_LOG:
+            self._talk.left()
+
     def node_gone(self, node: str) -> None:
         """Take that a node, or an earlier life of it, is gone."""
         self._talk.node_gone(node)

@@ -360,8 +360,9 @@ class Nodes:
     def _leave_room(self, name: str) -> None:
         """Follow a room as one of another node from now on, with the viewers here."""
         room = self._hub.find(name)
-        if self._logs is not None:
+        if self._logs is not None and self.log is not None:
             self._logs.close(name)
+            self.log.left(name)
         if room is None:
             return
         members = room.members.local()
@@ -503,10 +504,8 @@ class Nodes:
                     edge.follow(node, number, epoch, offset)
             case EventsAsked(name, epoch, offset):
                 self.send(node, self._events(name, epoch, offset))
-            case EventsFound():
-                edge = self.edge_rooms.get(record.room)
-                if edge is not None:
-                    edge.found(record)
+            case EventsFound() if (edge := self.edge_rooms.get(record.room)) is not None:
+                edge.found(record)
             case CallAsked() if self.calls is not None:
                 self.calls.asked(node, record)
             case CallReturned() if self.calls is not None:

@@ -56,6 +56,7 @@ class TalkLink:
     ) -> None:
         assert talk.shared is not None
         self._users = talk.shared
+        self._talk = talk
         self._presences = talk.presences
         self._owners = owners
         self._send = send
@@ -91,8 +92,6 @@ class TalkLink:
             self._reported_to = ""
             self._users.changed.clear()
             return
-        self._users.drop_all()
-        self._last.clear()
         if owner is None:
             self._reported_to = ""
             self._owners.find(BROKER_LOG, lambda found: self._look_soon())
@@ -133,13 +132,16 @@ class TalkLink:
 
     def owned(self) -> None:
         """Take that this node owns the log from now on: it decides, and asks the others for their users."""
-        self._users.drop_all()
-        self._last.clear()
         for node in self._owners.table.peers:
             if node != self._owners.node:
                 self._send(node, UsersAsked())
         for watcher, users in self._users.watches.items():
             self._presences.resume(watcher, users)
+
+    def left(self) -> None:
+        """Take that this node does not own the log any more: another one decides."""
+        self._talk.leave()
+        self._last.clear()
 
     def node_gone(self, node: str) -> None:
         """Take that a node, or an earlier life of it, is gone."""

@@ -37,7 +37,7 @@ from protocol.codes import MessageType
 from protocol.frames import pack_body, unpack_body
 from protocol.json_values import as_json
 
-__all__ = ["Cards"]
+__all__ = ["OF_USER", "Cards"]
 
 OF_USER = "user.card"
 """Kind of the records of cards that a user is shown, subject: the user; name: the kind of the card, a space, its id.

@@ -128,6 +128,10 @@ class Conversations:
         """Take over the conversations of the last run. At the start, before connections are accepted."""
         self.table = await self._store.load()
 
+    def leave(self) -> None:
+        """Forget all: another node decides now."""
+        self.table = ConversationTable()
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Show messages of large groups to their members, some links at a time. Until cancelled."""
         task_status.started()

@@ -59,6 +59,11 @@ class Presences:
         """Take over who is hidden. At the start, before connections are accepted."""
         self._hidden = await ledger.ask(_read_hidden)
 
+    def leave(self) -> None:
+        """Forget all: another node decides now."""
+        self.table = PresenceTable()
+        self._hidden, self._changed = set(), set()
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Send watchers what has changed. Until cancelled."""
         task_status.started()

@@ -55,7 +55,7 @@ class Talk:
             self.cards = Cards(ledger, inboxes, self.conversations, unix_ms)
             self.marketing = TriggeredMarketing(ledger, inboxes, unix_ms)
         self.presences = Presences(store, self.conversations, linked, preferences, unix_ms)
-        self.rtc = RtcService(store, linked, unix_ms, clock, events)
+        self.rtc = RtcService(store, linked, unix_ms, clock, events, is_shared=is_shared)
         self.desks = Desks(store, self.conversations, linked, trusted.continued_ms, events)
         self.desks.on_holder = self.rtc.follow
         linked.on_change = self._on_change
@@ -82,17 +82,28 @@ class Talk:
 
     async def load(self) -> None:
         """Take over what the last run has kept. At the start, before connections are accepted."""
-        await self.take_over()
+        await self.conversations.load()
         if self._ledger is not None:
+            await self.presences.load(self._ledger)
             await self.desks.load(self._ledger)
         if self.marketing is not None:
             await self.marketing.load()
 
     async def take_over(self) -> None:
         """Read from the ledger what the node has decided that did before this one."""
+        self.leave()
         await self.conversations.load()
         if self._ledger is not None:
             await self.presences.load(self._ledger)
+            await self.rtc.load(self._ledger)
+
+    def leave(self) -> None:
+        """Forget all: another node decides now."""
+        self.conversations.leave()
+        self.presences.leave()
+        self.rtc.leave()
+        if self.shared is not None:
+            self.shared.drop_all()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the tasks of the parts until cancelled."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 import trio
 
 from broker import OperationError
+from broker.ledger import database_path
 from broker.rooms.broker_log import BROKER_LOG
-from broker.users import presence
+from broker.users import presence, rtc
 from protocol.codes import ErrorCode
 from tests.support.conversations import do, event, group
 from tests.support.directs import ack, login, nothing_more
@@ -161,3 +163,65 @@ async def test_a_large_group_is_shown_at_all_nodes(tmp_path: Path, monkeypatch: 
             for link in (bob, cem):
                 number, data = await event(link)
                 assert (number, data["text"]) == (0, "all")
+
+
+async def test_a_card_is_shown_once_whichever_node_is_asked_and_whichever_decides(tmp_path: Path) -> None:
+    card = {"kind": "payment", "id": "p-1", "status": "paid", "version": 0, "title": "Paid"}
+    async with deciding(tmp_path) as (_, owner, other), login(other.broker, "ann") as ann:
+        await group(other.broker, "ann", "bob")
+        targets: list[dict[str, Any]] = [{"user": "ann"}, {"conversation": "tea"}]
+        for target in targets:
+            sent = [(await node.broker.call("cards.send", card=card, **target)).sent for node in (other, owner)]
+            assert sent == [True, False]
+        assert (await event(ann, "cards.changed"))[1]["status"] == "paid"
+        assert (await event(ann))[1]["card"]["id"] == "p-1"
+        owner.kill()
+        await until(lambda: BROKER_LOG in other.nodes.owners.fences)
+        late = await other.broker.call("cards.send", card={**card, "status": "failed"}, user="ann")
+        assert (late.sent, late.status.name) == (False, "PAID")
+        await nothing_more(ann)
+
+
+async def test_a_call_rings_at_another_node_and_goes_on_where_the_next_one_decides(tmp_path: Path) -> None:
+    async with deciding(tmp_path) as (_, owner, other):
+        async with login(owner.broker, "ann") as ann, login(other.broker, "bob") as bob:
+            await until(lambda: knows(owner, "ann", "bob"))
+            pair = await do(other.broker, "ann", "open", user="bob")
+            call = (await do(owner.broker, "ann", "rtc.ring", conversation=pair.id, video=False)).call
+            assert (await event(bob, "rtc.ringing"))[1]["user"] == "ann"
+            token = (await do(other.broker, "bob", "rtc.accept", call=call)).token
+            assert (await event(ann, "rtc.accepted"))[1]["token"] == token
+        async with login(other.broker, "ann") as ann, login(other.broker, "bob"):
+            await until(lambda: knows(owner, "ann", "bob"))
+            await until(lambda: has_record(other, rtc.KIND))
+            owner.kill()
+            await until(lambda: BROKER_LOG in other.nodes.owners.fences)
+            mine = (await again(other, "ann", "rtc.mine")).call
+            assert (mine.call, mine.user, mine.answered) == (call, "bob", True)
+            talk = other.broker.talk
+            assert talk is not None
+            assert [each.lost_at for each in talk.rtc.table] == [{}]
+            await do(other.broker, "bob", "rtc.hang_up", call=call)
+            assert (await event(ann, "rtc.ended"))[1]["reason"] == "hung_up"
+            assert (await do(other.broker, "ann", "rtc.mine")).call is None
+
+
+def has_record(node: Node, kind: str) -> bool:
+    """Return whether the copy of a node has a record of a kind."""
+    assert node.broker.ledger is not None
+    with closing(sqlite3.connect(database_path(node.broker.ledger.directory))) as connection:
+        return bool(connection.execute("SELECT 1 FROM records WHERE kind = ?", (kind,)).fetchall())
+
+
+async def test_a_node_that_gives_the_log_away_sends_its_users_nothing_of_its_own(tmp_path: Path) -> None:
+    async with deciding(tmp_path) as (_, owner, other), login(owner.broker, "ann") as ann:
+        await group(other.broker, "ann", "bob")
+        async with login(other.broker, "bob"):
+            await until(lambda: knows(owner, "ann", "bob"))
+            assert (await do(owner.broker, "ann", "presence.watch", users=["bob"])).items[0].online
+            await owner.nodes.drain()
+            await until(lambda: BROKER_LOG in other.nodes.owners.fences)
+            await until(lambda: knows(other, "ann", "bob"))
+            assert await event(ann, "presence.changed") == (0, {"online": True})
+        assert await event(ann, "presence.changed") == (0, {"online": False})
+        await nothing_more(ann)
