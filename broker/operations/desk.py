@@ -172,6 +172,11 @@ async def _open(parts: Parts, caller: Caller, request: OpenDesk) -> OpenedDesk:
     id = f"{DESK_PREFIX}{hashlib.sha256(call.encode()).hexdigest()[:32]}"
     if desk.core.find(id) is not None:
         return await _opened_before(parts, caller, desk, id, key)
+    talk = required(parts.conversations)
+    wait_s = 0.0 if caller.is_backend else talk.desk_opening_wait_s(caller.tenant, caller.address, parts.clock())
+    if wait_s:
+        rule = "too many new conversations from your address"
+        raise OperationError(ErrorCode.RATE_LIMITED, rule, "", max(1, round(wait_s * 1000)))
     request = _content(parts, caller, request)
     name = "" if caller.is_backend else caller.name
     context = DeskContext(request.order, request.product, request.live_room, caller.is_backend)

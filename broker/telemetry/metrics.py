@@ -338,7 +338,7 @@ METRICS: tuple[Metric, ...] = (
     _of_part("conversations_not_pushed", "Messages that members of large groups were not shown at once.",
              "talk", "conversations.not_pushed", "broker.users.conversations:not_pushed"),
     _of_part("conversation_openings_limiter_full", "Conversations not opened because a table of limits was full.",
-             "talk", "conversations.openings.full_refusals", "broker.core.limits.rate_limit:full_refusals"),
+             "talk", "conversations.openings_limiter_full", "broker.core.limits.rate_limit:full_refusals"),
     _gauge_of_part("conversations", "Conversations.", "talk", "conversations.kept"),
     _gauge_of_part("conversation_members", "Members of all conversations.", "talk", "conversations.table.memberships",
                    "broker.core.users.conversations:memberships"),

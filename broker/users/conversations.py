@@ -76,6 +76,8 @@ GROUP_RATE = Rate(20, 100)
 
 OPENING_RATE = Rate(1 / 30, 100)
 """New conversations with one user that users of one address open, a second and at once."""
+DESK_OPENING_RATE = Rate(5000 / 86_400, 2000)
+"""Those with the service desk of a tenant: in a day a third of what a desk keeps."""
 
 OnSent = Callable[[LedgerResult], None]
 
@@ -105,8 +107,10 @@ class Conversations:
         self._pushes: deque[tuple[Direct, bytes, list[str]]] = deque()
         self._pushed_links = 0
         self._group_rate = SingleGcra(GROUP_RATE)
-        self.openings = Gcra(OPENING_RATE)
+        self._openings = Gcra(OPENING_RATE)
         """Of new conversations, by address and by the user with whom they are."""
+        self._desk_openings = Gcra(DESK_OPENING_RATE)
+        """Of new conversations with the service desk, by address and tenant."""
         self._wake = trio.Event()
         self.sent = 0
         """Messages that are durable."""
@@ -191,7 +195,17 @@ class Conversations:
         found = self.table.find(pair_id(tenant_of(user), plain_name(user), plain_name(other)))
         if not address or (found is not None and plain_name(user) in found.members):
             return 0.0
-        return self.openings.try_acquire((address_key(address), other), now)
+        return self._openings.try_acquire((address_key(address), other), now)
+
+    def desk_opening_wait_s(self, tenant: str, address: str, now: float) -> float:
+        """Count that a user opens a conversation with the service desk of a tenant from an address, "" = not known;
+        return the seconds to wait where too many were, 0.0 = it may."""
+        return self._desk_openings.try_acquire((address_key(address), tenant), now) if address else 0.0
+
+    @property
+    def openings_limiter_full(self) -> int:
+        """Conversations that were not opened because a table of limits was full."""
+        return self._openings.full_refusals + self._desk_openings.full_refusals
 
     def _added(self, made: Conversation) -> Conversation:
         """Return the conversation of this id, which is ``made`` unless another call has been quicker."""

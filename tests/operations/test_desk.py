@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from broker.users import desks
+from broker.core.limits.rate_limit import Rate
+from broker.operations.caller import OperationError
+from broker.users import conversations, desks
 from protocol.activities.desk import DeskState
 from protocol.codes import ErrorCode
 from tests.support.broker import running_broker
@@ -345,3 +348,21 @@ async def test_what_is_asked_again_and_again_is_counted_by_topic(directory: Path
         await platform(broker, "users.erase", user="ann", confirm="ann")
         await finished(broker)
         assert not (await platform(broker, "desk.questions")).items
+
+
+async def test_the_accounts_of_one_address_open_a_share_of_the_conversations_of_a_desk(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversations, "DESK_OPENING_RATE", Rate(1e-6, 2))
+    async with durable_broker(directory) as broker:
+        await configure(broker)
+        for name in ("x1", "x2"):
+            await opened(broker, name)
+        with pytest.raises(OperationError) as caught:
+            await opened(broker, "x3")
+        assert caught.value.code is ErrorCode.RATE_LIMITED
+        assert caught.value.retry_after_ms > 0
+        first = await do(broker, "x1", "desk.open", "o", topic="orders", text="Where is my parcel?")
+        assert first.repeated, "the same call again has its first answer"
+        await do(broker, replace(user("y"), address="192.0.2.9"), "desk.open", "o", topic="orders", text="?")
+        await platform(broker, "desk.open", topic="orders", text="?", as_user="x3")
