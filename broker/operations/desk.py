@@ -26,7 +26,7 @@ from broker.operations.desk_streams import interrupt
 from broker.operations.kept import read, required
 from broker.operations.parts import Handler, Parts
 from broker.users.desk_rows import StoredAgent, desk_view
-from broker.users.desks import Desk
+from broker.users.tenant_desk import Desk
 from protocol.activities.conversations import ConversationMessage
 from protocol.activities.desk import AgentState, DeskView
 from protocol.codes import ErrorCode

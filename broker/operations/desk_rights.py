@@ -12,7 +12,8 @@ from broker.operations.caller import Caller, OperationError
 from broker.operations.conversations import sent_answer, too_many
 from broker.operations.kept import later, required
 from broker.operations.parts import Parts
-from broker.users.desks import Desk, NotWritten
+from broker.users.desks import NotWritten
+from broker.users.tenant_desk import Desk
 from protocol.codes import ErrorCode
 from protocol.operations.conversations import SentMessage
 

@@ -12,7 +12,7 @@ from broker.operations.conversations import actor, check_mute, screened
 from broker.operations.desk_rights import find_desk, find_row, holder_row, repeated, sent, stale, written
 from broker.operations.kept import read, required
 from broker.operations.parts import Handler, Parts
-from broker.users.desks import Desk
+from broker.users.tenant_desk import Desk
 from protocol.activities.conversations import ConversationMessage
 from protocol.activities.desk import DeskStreaming
 from protocol.codes import ErrorCode

@@ -75,8 +75,8 @@ _DECIDED_ONCE = frozenset(
     }
 )  # fmt: skip
 """Those that the owner of the broker's log decides."""
-_DECIDED_SUBJECTS = frozenset({"cards", "conversations", "presence", "rtc"})
-"""Subjects of which it decides all: one node has all conversations and calls in memory."""
+_DECIDED_SUBJECTS = frozenset({"cards", "conversations", "desk", "marketing", "presence", "rtc"})
+"""Subjects of which it decides all: one node has all conversations, calls and desks in memory."""
 _SANCTIONS = frozenset({"moderation.mute", "moderation.unmute", "moderation.ban", "moderation.unban"})
 """Those that are about a room where they name one, else about all."""
 _SUBJECTS = frozenset(

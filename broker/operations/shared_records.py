@@ -20,7 +20,16 @@ from broker.operations.sanctions import enforce
 from broker.operations.tokens import end_revoked
 from broker.rooms import hints, locks, word_lists
 from broker.rooms.preference_records import read_preferences
-from broker.users import cards, conversation_records, presence, revocations, rtc, sanction_records
+from broker.users import (
+    cards,
+    conversation_records,
+    desk_rows,
+    presence,
+    revocations,
+    rtc,
+    sanction_records,
+    triggered,
+)
 from broker.users.settings import PREFERENCES, TAGS
 from protocol.frames import unpack_body
 
@@ -31,7 +40,10 @@ log = structlog.get_logger("roomcast.nodes")
 SECRETS = "nodes.secrets"
 """Kind of the record with the keys for tickets."""
 
-DECIDED_KINDS = conversation_records.KINDS | {conversation_records.CARD, cards.OF_USER, presence.KIND, rtc.KIND}
+DECIDED_KINDS = conversation_records.KINDS | {
+    conversation_records.CARD, cards.OF_USER, presence.KIND, rtc.KIND, desk_rows.SETTINGS, desk_rows.AGENT,
+    desk_rows.CONVERSATION, triggered.RULE, triggered.WAITING,
+}  # fmt: skip
 """Kinds of the records that the owner of the broker's log alone decides, as it has in memory what they depend on."""
 SHARED_KINDS = DECIDED_KINDS | frozenset(
     {

@@ -123,6 +123,8 @@ class Cards:
     def _to_conversation(
         self, card: Card, conversation: Conversation, items: Sequence[Item], on_done: Callable[[LedgerResult], None]
     ) -> SubmitResult:
+        if self._conversations.table.find(conversation.id) is not conversation:
+            return SubmitResult.UNAVAILABLE  # another node has decided meanwhile
         message = ConversationMessage(0, "", "", 0, card.title, card=as_json(card))
         key = make_key(
             "card", tenant_of(conversation.id), conversation.id, card.kind.name, card.id, card.status.name,

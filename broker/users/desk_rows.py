@@ -18,7 +18,8 @@ from protocol.operations import BY_NAME
 from protocol.operations.desk import DeskSettings
 
 __all__ = [
-    "CONVERSATION", "StoredAgent", "StoredDesk", "agent_item", "agent_removal", "conversation_item",
+    "AGENT", "CONVERSATION", "SETTINGS", "StoredAgent", "StoredDesk", "agent_item", "agent_removal",
+    "conversation_item",
     "conversation_removal", "desk_view", "erased_items", "load_desks", "settings_item",
 ]  # fmt: skip
 

@@ -20,11 +20,9 @@ import trio
 
 from broker.core.tenants.names import plain_name, qualify, tenant_of
 from broker.core.users.conversations import DESK_PREFIX, Conversation, ReadPosition, TooMany
-from broker.core.users.desk_hours import OfficeHours
-from broker.core.users.desk_questions import CommonQuestions
 from broker.core.users.desk_records import DeskConversation, DeskState
 from broker.core.users.desk_streams import AnswerStream
-from broker.core.users.service_desk import MAX_AGENTS, DeskTimes, ServiceDesk, Stale
+from broker.core.users.service_desk import MAX_AGENTS, Stale
 from broker.ledger import Committed, Item, Key, KeyResult, Ledger, LedgerRefused, LedgerResult, SubmitResult, make_key
 from broker.ledger.pending import PendingResult
 from broker.users.conversation_records import conversation_item as talk_item
@@ -42,16 +40,16 @@ from broker.users.desk_rows import (
 )
 from broker.users.message_stores import MessageStore
 from broker.users.registry import LinkedUsers
-from broker.users.turns import Turns
+from broker.users.tenant_desk import Desk
 from broker.webhooks.events import WebhookEvents
 from protocol.activities import activity_payload
 from protocol.activities.conversations import ConversationMessage
 from protocol.activities.desk import DeskAsked, DeskAskedData, DeskInterrupted, DeskStreaming
 from protocol.codes import Lane, MessageType
 from protocol.messages import Direct
-from protocol.operations.desk import AgentView, DeskSettings, DeskTopic
+from protocol.operations.desk import DeskSettings
 
-__all__ = ["Desk", "Desks", "NotWritten"]
+__all__ = ["Desks", "NotWritten"]
 
 log = structlog.get_logger("roomcast.desk")
 
@@ -68,68 +66,6 @@ OnDone = Callable[[LedgerResult], None]
 
 class NotWritten(Exception):
     """The ledger cannot take it now: nothing was changed."""
-
-
-class Desk:
-    """The desk of one tenant. Users and conversations have their plain ids."""
-
-    def __init__(self, tenant: str, settings: DeskSettings) -> None:
-        self.tenant = tenant
-        self.core = ServiceDesk()
-        self.agents: dict[str, StoredAgent] = {}
-        self.adding = trio.Lock()
-        self.questions = CommonQuestions()
-        self.turns = Turns()
-        self.wake = trio.Event()
-        """Set where a conversation may have got an agent."""
-        self.streams: dict[str, AnswerStream] = {}
-        """Answers that come in parts, by conversation."""
-        self.orphans: list[Conversation] = []
-        """Conversations whose desk keeps them no more: to be removed."""
-        self.use(settings)
-
-    def use(self, settings: DeskSettings) -> None:
-        """Take over settings."""
-        self.settings = settings
-        self.topics: dict[str, DeskTopic] = {topic.name: topic for topic in settings.topics}
-        self.core.hours = OfficeHours(tuple(map(tuple, settings.hours)), settings.utc_offset_minutes)  # type: ignore[arg-type]
-        self.core.times = DeskTimes(
-            settings.bot_ms, settings.agent_ms, settings.lost_ms, settings.reopen_ms, settings.sticky_ms,
-            settings.first_response_ms, settings.resolution_ms,
-        )  # fmt: skip
-        self.wake.set()
-
-    def touch(self, id: str, now_ms: int) -> None:
-        """Give who holds a conversation its time to answer anew; nothing writes it."""
-        row = self.core.find(id)
-        if row is not None:
-            self.core.apply(row._replace(held_at_ms=now_ms))
-
-    def bot_of(self, topic: str) -> str:
-        """Return the bot of a topic, "" = none."""
-        found = self.topics.get(topic)
-        return "" if found is None else found.bot
-
-    def is_supervisor(self, user: str) -> bool:
-        """Return whether a user is an agent who may take conversations over."""
-        return user in self.agents and self.agents[user].is_supervisor
-
-    def agent_view(self, user: str) -> AgentView:
-        """Return an agent as others see it. KeyError."""
-        agent, state = self.agents[user], self.core.agents[user]
-        return AgentView(
-            user, agent.name, state.state, state.lost_at_ms is None, state.load, state.capacity,
-            tuple(sorted(state.skills)), agent.is_supervisor,
-        )  # fmt: skip
-
-    def held_by(self, user: str) -> list[DeskConversation]:
-        """Return the conversations that an agent or a bot holds."""
-        agent = self.core.agents.get(user)
-        if agent is not None:
-            return [row for id in agent.held if (row := self.core.find(id)) is not None]
-        if any(topic.bot == user for topic in self.settings.topics):
-            return [row for row in self.core if row.agent == user]
-        return []
 
 
 class Desks:
@@ -179,11 +115,12 @@ class Desks:
     # ---- start, tasks
 
     async def load(self, ledger: Ledger) -> None:
-        """Take over the desks of the last run, after the conversations and before connections are accepted.
+        """Take over the desks of the last run, or of the node that decided before, after the conversations.
 
         Who holds a conversation has its time to answer from now on: none was left while the broker was down.
         """
         stored = await ledger.ask(load_desks)
+        self.leave()
         now_ms = self._unix_ms()
         for tenant, settings in stored.settings.items():
             self._by_tenant[tenant] = Desk(tenant, settings)
@@ -200,6 +137,14 @@ class Desks:
             id, desk = plain_name(conversation.id), self._by_tenant.get(tenant_of(conversation.id))
             if desk is not None and id.startswith(DESK_PREFIX) and desk.core.find(id) is None:
                 desk.orphans.append(conversation)
+        for desk in self._by_tenant.values():
+            self._start(desk)
+
+    def leave(self) -> None:
+        """Forget all: another node decides now."""
+        for desk in self._by_tenant.values():
+            desk.scope.cancel()
+        self._by_tenant = {}
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Assign what waits, and let time pass, until cancelled."""
@@ -212,8 +157,13 @@ class Desks:
 
     def _start(self, desk: Desk) -> None:
         if self._nursery is not None:
-            self._nursery.start_soon(self._assign, desk)
-            self._nursery.start_soon(self._pass_time, desk)
+            self._nursery.start_soon(self._run, desk)
+
+    async def _run(self, desk: Desk) -> None:
+        with desk.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._assign, desk)
+                nursery.start_soon(self._pass_time, desk)
 
     async def _assign(self, desk: Desk) -> None:
         while True:
@@ -435,6 +385,8 @@ class Desks:
         pending = PendingResult[LedgerResult]()
         is_submitted = False
         try:
+            if self._by_tenant.get(desk.tenant) is not desk:
+                raise NotWritten  # another node has decided meanwhile
             now_ms, before = self._unix_ms(), desk.core.find(id)
             after = decide(now_ms)
             if after is before and message is None:

@@ -96,12 +96,18 @@ class Talk:
         if self._ledger is not None:
             await self.presences.load(self._ledger)
             await self.rtc.load(self._ledger)
+            await self.desks.load(self._ledger)
+        if self.marketing is not None:
+            await self.marketing.load()
 
     def leave(self) -> None:
         """Forget all: another node decides now."""
         self.conversations.leave()
         self.presences.leave()
         self.rtc.leave()
+        self.desks.leave()
+        if self.marketing is not None:
+            self.marketing.leave()
         if self.shared is not None:
             self.shared.drop_all()
 

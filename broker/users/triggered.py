@@ -36,7 +36,7 @@ from protocol.direct_batches import TemplateError, fill
 from protocol.frames import pack_body
 from protocol.operations.marketing import MarketingRule
 
-__all__ = ["TriggeredMarketing"]
+__all__ = ["RULE", "WAITING", "TriggeredMarketing"]
 
 RULE = "marketing.rule"
 """Kind of the records of rules; subject: the tenant, name: the id."""
@@ -60,12 +60,18 @@ class TriggeredMarketing:
         """Offers that were handed to the ledger, which sends those that are allowed."""
 
     async def load(self) -> None:
-        """Take over rules and waiting offers of the last run. At the start, before connections are accepted."""
+        """Take over rules and waiting offers of the last run, or of the node that decided before."""
         rules, offers = await self._ledger.ask(_read)
+        self.leave()
         for tenant, rule in rules:
             self.table.put(tenant, rule)
         for offer in offers:
             self.table.wait(offer)
+        self._wake.set()
+
+    def leave(self) -> None:
+        """Forget all: another node decides now."""
+        self.table = TriggerTable()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Send offers whose time has come. Until cancelled."""

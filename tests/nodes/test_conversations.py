@@ -15,7 +15,9 @@ from broker import OperationError
 from broker.ledger import database_path
 from broker.rooms.broker_log import BROKER_LOG
 from broker.users import presence, rtc
+from protocol.activities.desk import DeskState
 from protocol.codes import ErrorCode
+from tests.support import desk
 from tests.support.conversations import do, event, group
 from tests.support.directs import ack, login, nothing_more
 from tests.support.nodes import Node, NodesOfTest, running_nodes
@@ -224,4 +226,43 @@ async def test_a_node_that_gives_the_log_away_sends_its_users_nothing_of_its_own
             await until(lambda: knows(other, "ann", "bob"))
             assert await event(ann, "presence.changed") == (0, {"online": True})
         assert await event(ann, "presence.changed") == (0, {"online": False})
+        await nothing_more(ann)
+
+
+async def test_an_agent_at_another_node_answers_a_customer_also_when_another_node_decides(tmp_path: Path) -> None:
+    async with deciding(tmp_path) as (_, owner, other):
+        await desk.configure(other.broker)
+        async with login(owner.broker, "ann"), login(other.broker, "amy"):
+            await until(lambda: knows(owner, "ann", "amy"))
+            await desk.add_agent(other.broker, "amy")
+            view = await desk.settled(owner.broker, (await desk.opened(other.broker)).id, DeskState.ASSIGNED, "amy")
+            answer = {"conversation": view.id, "epoch": view.epoch, "text": "It comes today."}
+            sent = await do(other.broker, "amy", "desk.answer", "a1", **answer)
+            assert (sent.offset, sent.repeated) == (2, False)
+            owner.kill()
+            assert tuple(await again(other, "amy", "desk.answer", "a1", **answer)) == (2, True)
+            found = await again(other, "amy", "desk.get", conversation=view.id)
+            assert [each.text for each in found.messages] == ["Where is my parcel?", "It comes today."]
+            resolved = await do(other.broker, "amy", "desk.resolve", conversation=view.id, epoch=view.epoch, read=2)
+            assert resolved.state is DeskState.RESOLVED
+            # Assigned by the tasks of the node that decides now.
+            await do(other.broker, "ann", "desk.ask", "q3", conversation=view.id, text="It did not come")
+            await desk.settled(other.broker, view.id, DeskState.ASSIGNED, "amy")
+
+
+async def test_rules_of_marketing_and_offers_that_wait_are_those_of_the_next_node_that_decides(tmp_path: Path) -> None:
+    rule: dict[str, Any] = {"trigger": "viewed", "title": "Still there", "text": "Buy it", "cooldown_s": 3600}
+    async with deciding(tmp_path) as (_, owner, other), login(other.broker, "ann") as ann:
+        await other.broker.call("users.set_preferences", user="ann", marketing=True)
+        await other.broker.call("marketing.put_rule", id="now", delay_s=0, **rule)
+        await other.broker.call("marketing.put_rule", id="later", delay_s=3600, **rule)
+        await other.broker.call("marketing.report", user="ann", trigger="viewed", subject="mug")
+        await event(ann, "marketing.offered")
+        owner.kill()
+        await until(lambda: BROKER_LOG in other.nodes.owners.fences)
+        talk = other.broker.talk
+        assert talk is not None
+        assert talk.waiting_offers == 1
+        second = await other.broker.call("marketing.report", user="ann", trigger="viewed", subject="mug")
+        assert (second.sent, second.repeated, second.waiting) == (0, 1, 1)
         await nothing_more(ann)
