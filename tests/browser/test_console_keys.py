@@ -90,6 +90,7 @@ def test_settings_have_where_they_came_from(broker: PageBroker, page: Any) -> No
     row = page.get_by_role("row").filter(has=page.get_by_text("room.max_rooms", exact=True))
     row.get_by_text("file").wait_for()
     assert row.get_by_role("cell").nth(1).inner_text() == "77"
+    assert row.locator("b").evaluate("(name) => name.innerHTML.split('<wbr>')") == ["room.", "max_", "rooms", ""]
     page.get_by_label("Find a setting").fill("log.level")
     page.get_by_role("row").filter(has=page.get_by_text("log.level", exact=True)).get_by_text("flag").wait_for()
     page.get_by_label("Find a setting").fill("room.max_viewers")

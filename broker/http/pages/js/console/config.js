@@ -13,7 +13,7 @@ export function config({ api, problem }) {
   const find = el("input.field", { type: "search", placeholder: "room.", autocomplete: "off", "aria-label": t("cf.find"), oninput: draw });
   const changed = el("input", { type: "checkbox", onchange: draw });
   const list = table([
-    { label: t("cf.setting"), wraps: true, cell: ([name]) => el("b.mono", {}, name) },
+    { label: t("cf.setting"), wraps: true, cell: ([name]) => el("b.mono", {}, ...name.split(/(?<=[._])/).flatMap((part) => [part, el("wbr")])) },
     { label: t("cf.value"), wraps: true, cell: ([, value]) => el("span.mono", {}, value === null ? t("cf.unset") : typeof value === "string" ? value : JSON.stringify(value)) },
     { label: t("cf.origin"), wraps: true, cell: ([name]) => source(origins[name]) },
   ], { empty: t("cf.none"), label: t("nav.config") });
