@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from broker.config.sections import LedgerConfig
 from broker.config.webhooks import WebhookConfig
 
 __all__ = ["node_conflicts"]
 
 
-def node_conflicts(webhooks: WebhookConfig, ledger: LedgerConfig) -> Iterator[tuple[str, str]]:
+def node_conflicts(webhooks: WebhookConfig) -> Iterator[tuple[str, str]]:
     """Yield the settings that a broker which is one of several nodes may not have, and why."""
     asks_anchors = any("audit.anchored" in endpoint.events for endpoint in webhooks.endpoints)
     found = [
         ("webhooks.endpoints", asks_anchors, "audit.anchored: no node has a hash chain of all rooms"),
-        ("ledger.key_file", ledger.key_file is not None, "the engine would hold what is to be encrypted"),
     ]
     for name, is_set, why in found:
         if is_set:

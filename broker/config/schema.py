@@ -238,7 +238,7 @@ def problems_of(config: Config) -> list[str]:
 
 def check_for_nodes(config: Config) -> None:
     """Check that a broker of this configuration may be one of several nodes. ValueError names what it may not have."""
-    wrong = [f"{name}: {rule}" for name, rule in node_conflicts(config.webhooks, config.ledger)]
+    wrong = [f"{name}: {rule}" for name, rule in node_conflicts(config.webhooks)]
     if wrong:
         raise ValueError("; ".join(wrong))
 
@@ -428,7 +428,7 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     builtin = {t.name.lower() for t in MessageType}
     yield from engine_conflicts(config.engine)
     if config.engine.url is not None:
-        for name, rule in node_conflicts(config.webhooks, config.ledger):
+        for name, rule in node_conflicts(config.webhooks):
             yield (name, "engine.url"), rule
     yield from privacy_conflicts(config.privacy)
     yield from pages_conflicts(config.pages)

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from broker.ledger.entries import LedgerDamaged, LedgerRefused
 from broker.ledger.key_file import KEY_ID_BYTES, LedgerKey, LedgerKeys
 
-__all__ = ["ENCRYPTED", "KEY_KIND", "BodyCipher", "mark_of"]
+__all__ = ["ENCRYPTED", "KEY_KIND", "OVERHEAD_BYTES", "BodyCipher", "key_of", "mark_of"]
 
 KEY_KIND = "ledger.key"
 """Kind of the records that name the keys with which bodies were encrypted; the subject is the id of the key."""
@@ -50,11 +50,18 @@ _NONCE_BYTES = 12
 _KEY_END = len(_MARK) + KEY_ID_BYTES
 _SALT_END = _KEY_END + _SALT_BYTES
 _HEADER_END = _SALT_END + _NONCE_BYTES
+OVERHEAD_BYTES = _HEADER_END + 16
+"""Bytes of an encrypted body beyond those of the body."""
 
 
 def mark_of(key_id: bytes) -> bytes:
     """Return the first bytes of every body that a key has encrypted."""
     return _MARK + key_id
+
+
+def key_of(stored: bytes) -> bytes | None:
+    """Return the id of the key that has encrypted a stored body, None = it is not encrypted."""
+    return stored[len(_MARK) : _KEY_END] if stored.startswith(_MARK) else None
 
 
 class BodyCipher:

@@ -125,6 +125,8 @@ class Ledger:
         self._store: Store | None = None
         self._recorded_keys: frozenset[bytes] = frozenset()
         self._keys = keys
+        self.other_keys: set[bytes] = set()
+        """Ids of keys that something beside the database needs."""
         self._marketing = marketing or MarketingRules()
         self.read_limiter = trio.CapacityLimiter(1)
         """One query at a time reads the database."""
@@ -229,7 +231,7 @@ class Ledger:
         has_changed = (() if self._keys is None else self._keys.ids) != (() if keys is None else keys.ids)
         if self._reader is not None and self._store is not None:
             before = () if self._keys is None else self._keys.ids
-            used = self._store.cipher.used | self._recorded_keys.intersection(before)
+            used = self._store.cipher.used | self.other_keys | self._recorded_keys.intersection(before)
             for key_id in used.difference(() if keys is None else keys.ids):
                 raise BodyCipher(self.path, keys).refusal(key_id)
             self._store.cipher.use(keys)

@@ -26,6 +26,7 @@ from broker.core.nodes.moves import Moves
 from broker.engine.base import (
     Engine,
     EngineError,
+    EngineRefused,
     EngineUnavailable,
     Granted,
     Held,
@@ -252,7 +253,12 @@ class RoomOwners:
             if answer.owner.node == self.node:
                 self.unsettled.add(name)
             return
-        if not await self._rooms.owned(name, answer):
+        try:
+            is_read = await self._rooms.owned(name, answer)
+        except EngineRefused as error:
+            log.error("what the engine has of a room cannot be read", room=name, why=str(error))
+            is_read = False
+        if not is_read:
             await self.engine.release(name, answer.fence)
             return
         self.fences[name] = answer.fence

@@ -24,6 +24,7 @@ from broker.engine.base import (
     OutboxItem,
     OutcomeUnknown,
 )
+from broker.ledger.encryption import OVERHEAD_BYTES
 
 __all__ = ["AGAIN_S", "MAX_GROUP", "RoomLog", "groups"]
 
@@ -33,6 +34,8 @@ AGAIN_S = 0.1
 """Time between two attempts while the engine does not answer."""
 MAX_GROUP = 64
 """Facts of one append."""
+_MAX_GROUP_BYTES = MAX_APPEND_BYTES - 2 * MAX_GROUP * OVERHEAD_BYTES
+"""Bodies of one append: those of facts and of the rows of reports grow where they are encrypted."""
 
 
 class RoomLog:
@@ -118,7 +121,7 @@ def groups(bodies: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     start = nbytes = 0
     for index, body in enumerate(bodies):
         nbytes += len(body)
-        if index > start and (nbytes > MAX_APPEND_BYTES or index - start == MAX_GROUP):
+        if index > start and (nbytes > _MAX_GROUP_BYTES or index - start == MAX_GROUP):
             yield bodies[start:index]
             start, nbytes = index, len(body)
     if start < len(bodies):

@@ -51,6 +51,7 @@ from broker.rooms.ledger_copies import COPY_PREFIX, open_copy, remove_left_copie
 from broker.rooms.log_checkpoints import LogCheckpoints
 from broker.rooms.replaced_facts import ReplacedFacts
 from broker.rooms.room_log import AGAIN_S, RoomLog, groups
+from broker.rooms.sealed_engine import LogCipher, sealed_engine
 from broker.rooms.shared_logs import SharedLog, WaitingSubmission, first_group
 from broker.rooms.shared_notices import AGAIN_WITHIN_MS, send_notices, without_notices
 from broker.rooms.shared_outbox import (
@@ -102,7 +103,7 @@ class SharedLedger(Ledger):
             settings["reports"] = ReportsOfOwner(reports, lambda name: name in self._logs)
         settings["open_store"] = partial(open_copy, settings.get("open_store"))
         super().__init__(Path(self._copy.name), **settings)
-        self._engine = engine
+        engine = self._engine = sealed_engine(engine, LogCipher(lambda: self._keys, self.use_keys, self.other_keys))
         self._outbox = SharedOutbox(engine, self._fence_of, self._reported, self._unix_ms, retention.outbox_s * 1000)
         self._logs: dict[str, SharedLog] = {}
         self._applied: dict[str, int] = {}

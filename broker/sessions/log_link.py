@@ -7,7 +7,7 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from broker.engine.base import Engine, EngineError
+from broker.engine.base import Engine, EngineError, EngineRefused
 from broker.rooms.broker_log import BROKER_LOG, FOLLOW_S
 from broker.rooms.node_messages import LogFollowed, Moved, NodeMessage, Submitted, UsersAsked, UsersReported, UsersShown
 from broker.rooms.owners import RoomOwners
@@ -46,7 +46,8 @@ class LogLink:
         return self._log.is_stale
 
     async def begin(self, life: str) -> None:
-        """Take over what holds on every node, before the first viewer comes. ``life``: of this node."""
+        """Take over what holds on every node, before the first viewer comes. ``life``: of this node. EngineRefused
+        where the log is encrypted with a key that this node does not have."""
         self._log.origin, self._log.submit = (self._owners.node, life), self._submit
         self._log.report = lambda node, fact, links: self._send(node, LogFollowed(fact, links))
         self._owners.always.add(BROKER_LOG)
@@ -57,6 +58,8 @@ class LogLink:
                 if not self._log.is_filling:
                     return self._on_begun()
                 log.info("the broker's log is being written again, this node waits for it")
+            except EngineRefused:
+                raise
             except EngineError as error:
                 log.warning("the broker's log cannot be read", why=str(error))
             await trio.sleep(FOLLOW_S)

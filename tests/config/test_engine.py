@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from broker.config.schema import ConfigError, load, settings_of, to_toml
+from tests.support.webhooks import hook_settings
 
 PASSWORD = "p-0123456789"
 
@@ -85,6 +86,7 @@ def test_what_is_wrong_is_named(engine: dict[str, Any], expected: str) -> None:
     assert expected in problem_of(**engine)
 
 
-def test_what_several_nodes_do_not_share_is_refused_with_the_engine() -> None:
-    with pytest.raises(ConfigError, match=r"ledger\.key_file: is not there with several nodes yet"):
-        load(None, {}, {"engine": {"url": "redis://h"}, "ledger": {"key_file": "keys"}})
+def test_what_several_nodes_do_not_share_is_refused_with_the_engine(tmp_path: Path) -> None:
+    hooks = hook_settings(tmp_path, "http://127.0.0.1:9/", "audit.anchored")
+    with pytest.raises(ConfigError, match=r"webhooks\.endpoints: is not there with several nodes yet"):
+        load(None, {}, {"engine": {"url": "redis://h"}, "ledger": {"ephemeral": True}, "webhooks": hooks})

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from broker.config.schema import check_for_nodes, load
+from tests.support.ledger_keys import key_file
 from tests.support.webhooks import hook_settings
-
-
-@pytest.mark.parametrize(
-    ("settings", "name"),
-    [({"ledger": {"key_file": "keys"}}, "ledger.key_file")],
-)
-def test_what_nodes_do_not_share_is_named(settings: dict[str, Any], name: str) -> None:
-    with pytest.raises(ValueError, match=name):
-        check_for_nodes(load(None, {}, settings))
 
 
 def test_endpoints_are_taken_but_for_what_no_node_has(tmp_path: Path) -> None:
@@ -31,6 +22,8 @@ def test_endpoints_are_taken_but_for_what_no_node_has(tmp_path: Path) -> None:
                 check_for_nodes(config)
 
 
-def test_defaults_and_tenants_are_taken() -> None:
+def test_defaults_tenants_and_keys_are_taken(tmp_path: Path) -> None:
+    keys = {"data_dir": str(tmp_path), "key_file": str(key_file(tmp_path / "keys", "first"))}
+    check_for_nodes(load(None, {}, {"ledger": keys}))
     check_for_nodes(load(None, {}, {"ledger": {"ephemeral": True}}))
     check_for_nodes(load(None, {}, {"ledger": {"ephemeral": True}, "tenants": [{"name": "red"}]}))
