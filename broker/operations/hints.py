@@ -21,6 +21,7 @@ async def _put(parts: Parts, caller: Caller, request: PutHint) -> HintRule:
         _check(parts, caller, rule)
         await keep(ledger, [hint_record(caller.tenant, rule, parts.unix_ms())])
         hints.put(caller.tenant, rule)
+    await parts.others.follow()
     return rule
 
 
@@ -42,6 +43,7 @@ async def _remove(parts: Parts, caller: Caller, request: RemoveHint) -> HintRemo
             return HintRemoved(False)
         await keep(ledger, [hint_removal(caller.tenant, request.id)])
         hints.remove(caller.tenant, request.id)
+    await parts.others.follow()
     return HintRemoved(True)
 
 

@@ -7,6 +7,7 @@ of this node too.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
@@ -19,6 +20,7 @@ from broker.operations.parts import Parts
 from broker.operations.sanctions import enforce
 from broker.operations.tokens import end_revoked
 from broker.rooms import hints, locks, word_lists
+from broker.rooms.broker_log import OnHeld
 from broker.rooms.preference_records import read_preferences
 from broker.users import (
     cards,
@@ -52,6 +54,8 @@ SHARED_KINDS = DECIDED_KINDS | frozenset(
     }
 )  # fmt: skip
 """Kinds of the records that hold on every node."""
+_READ_AGAIN = frozenset({word_lists.KIND, hints.KIND})
+"""Kinds of which all that hold are read again where one has changed."""
 FIRST_HOLDS = frozenset({SECRETS})
 """Those of which the first that was put holds."""
 
@@ -63,6 +67,10 @@ class SharedRecords:
         self._parts = parts
         self._start = start
         self._use_secrets = use_secrets
+        self._changed: set[str] = set()
+        """Kinds of records that are to be read from the ledger again."""
+        self._when_read: list[Callable[[], None]] = []
+        self._is_reading = False
         self.secrets: TicketKeys | None = None
         """Keys for tickets of all nodes: the first that the log has."""
 
@@ -72,12 +80,12 @@ class SharedRecords:
             item = RecordPut(SECRETS, "", "", self._parts.unix_ms(), keys.encode())
             self._parts.ledger.record((item,), lambda result: None)
 
-    def follow(self, items: Sequence[Item], result: LedgerResult, is_own: bool) -> int:
-        """Let items hold here; return the links of this node that they concern. What this node has submitted itself
-        its own code lets hold."""
+    def follow(self, items: Sequence[Item], result: LedgerResult, is_own: bool, on_held: OnHeld) -> None:
+        """Let items hold here, then call ``on_held``. What this node has submitted itself its own code lets hold."""
         links, again = 0, set[str]()
         if not isinstance(result, Committed):
-            return 0
+            on_held(0)
+            return
         for item in items:
             if isinstance(item, RecordPut) and item.kind == sanction_records.ACTION_KIND:
                 action = sanction_records.read_action(unpack_body(item.body))
@@ -88,7 +96,9 @@ class SharedRecords:
                     self.secrets = TicketKeys.decode(item.body)
                     self._use_secrets(self.secrets)
             elif is_own:
-                continue
+                # Another node may have put a list while this one was building its own.
+                if isinstance(item, (RecordPut, RecordRemoved)) and item.kind == word_lists.KIND:
+                    again.add(item.kind)
             elif isinstance(item, RecordPut) and item.kind in (revocations.KIND, revocations.TOKEN_KIND):
                 links += self._revoke(item)
             elif isinstance(item, (RecordPut, RecordRemoved)):
@@ -99,11 +109,33 @@ class SharedRecords:
             self._parts.inboxes.follow(items, result)
         if API_KEYS_CHANGED in again:
             self._read_api_keys()
-        if word_lists.KIND in again:
-            self._start(self._parts.word_lists.load)
-        if hints.KIND in again and self._parts.ledger is not None:
-            self._start(self._parts.hub.hints.load, self._parts.ledger)
-        return links
+        if again & _READ_AGAIN:
+            self._changed |= again
+            self._when_read.append(partial(on_held, links))
+            if not self._is_reading:
+                self._is_reading = True
+                self._start(self._read_again)
+        else:
+            on_held(links)
+
+    async def _read_again(self) -> None:
+        """Read what has changed from the ledger, one after the other: what was read first does not hold last."""
+        parts = self._parts
+        try:
+            while self._when_read:
+                changed, self._changed = self._changed, set()
+                done, self._when_read = self._when_read, []
+                try:
+                    if word_lists.KIND in changed:
+                        await parts.word_lists.load()
+                    if hints.KIND in changed and parts.ledger is not None:
+                        await parts.hub.hints.load(parts.ledger)
+                except Exception:
+                    log.exception("what another node has changed cannot be read")
+                for call in done:
+                    call()
+        finally:
+            self._is_reading = False
 
     async def load(self) -> None:
         """Read from the ledger what holds on every node, where the copy of the log was filled from a checkpoint."""

@@ -108,6 +108,7 @@ async def _store(parts: Parts, caller: Caller, own: OwnList, words: int, excepti
         raise OperationError(ErrorCode.BAD_FIELD, error.rule, f"{field}[{number - 1}]") from None
     if not is_kept:
         raise later()
+    await parts.others.follow()
     return StoredWordList(len(lists.of(caller.tenant)), of_tenant)
 
 
@@ -147,6 +148,7 @@ async def _delete(parts: Parts, caller: Caller, request: DeleteWordList) -> Dele
     _known(parts, caller, request.name)
     if not await parts.word_lists.delete(caller.tenant, request.name):
         raise later()
+    await parts.others.follow()
     return DeletedWordList(True)
 
 

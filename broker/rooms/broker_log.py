@@ -45,9 +45,12 @@ from broker.rooms.submissions import pack_submission, read_submission
 from protocol.compression import pack_block, unpack_block
 from protocol.frames import pack_body, unpack_body
 
-__all__ = ["BROKER_LOG", "BrokerLog", "Followed", "LogPart", "pack_part", "read_fact"]
+__all__ = ["BROKER_LOG", "BrokerLog", "Followed", "LogPart", "OnHeld", "pack_part", "read_fact"]
 
 log = structlog.get_logger("roomcast.broker_log")
+
+OnHeld = Callable[[int], None]
+"""Is called once what was taken over holds on this node, with how many links of this node it concerned."""
 
 BROKER_LOG = "\0broker"
 """Name of the log; no room has a name like it."""
@@ -128,9 +131,10 @@ class BrokerLog:
         """Appends a submission where this node owns the log; False: it does not, or too much waits."""
         self.submit: Callable[[bytes], None] | None = None
         """Brings a submission to the log's owner; None: this node takes no part yet."""
-        self.follow: Callable[[Sequence[Item], LedgerResult, bool], int] = lambda items, result, is_own: 0
-        """Takes over what holds on this node from now on; ``is_own``: this node has submitted it. Returns the links
-        that it concerned here."""
+        self.follow: Callable[[Sequence[Item], LedgerResult, bool, OnHeld], None] = (
+            lambda items, result, is_own, on_held: on_held(0)
+        )
+        """Takes over what is to hold on this node; ``is_own``: this node has submitted it."""
         self.on_owned: Callable[[], Awaitable[None]] | None = None
         """Called when this node owns the log, and has all of it."""
         self.keeps_reports = False
@@ -377,15 +381,14 @@ class BrokerLog:
     def _on_applied(
         self, fact: int, node: str, items: tuple[Item, ...], own: _Own | None, result: LedgerResult
     ) -> None:
-        links = 0
         if self._begin is not None and isinstance(result, Committed):
             self.changed_users.update(user for user, _ in result.cancelled)
+        on_held: OnHeld = (lambda links: None) if node == self.origin[0] else partial(self.report, node, fact)
         try:
-            links = self.follow(items, result, own is not None)
+            self.follow(items, result, own is not None, on_held)
         except Exception:
             log.exception("a change of another node cannot be taken over", node=node, fact=fact)
-        if node != self.origin[0]:
-            self.report(node, fact, links)
-        elif own is not None:
+            on_held(0)
+        if node == self.origin[0] and own is not None:
             self._own_fact = fact
             own.on_done(result)

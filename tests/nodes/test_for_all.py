@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ async def test_lists_of_words_and_hints_hold_on_every_node(tmp_path: Path) -> No
     async with running_nodes("a", "b", **kept(tmp_path)) as nodes:
         await all_see_each_other(nodes)
         await nodes["a"].broker.call("moderation.put_list", name="own", action="block", words=["坏词"])
-        await until(lambda: bool(nodes["b"].broker.word_lists.of("")))
+        assert list(nodes["b"].broker.word_lists.of("")) == ["own"]
         table = nodes["b"].nodes.owners.table
         await until(lambda: len(table.settled(trio.current_time(), LEASE_S)) == 2)
         room = nodes.room_on("b")
@@ -152,7 +153,47 @@ async def test_lists_of_words_and_hints_hold_on_every_node(tmp_path: Path) -> No
             await ben.post(number, 1, MessageType.DANMAKU, ("坏词",))
             assert (await ben.expect(Ack))[1].results[0] == AckResult(1, Outcome.REJECTED, ErrorCode.BLOCKED)
         await nodes["b"].broker.call("moderation.delete_list", name="own")
-        await until(lambda: not nodes["a"].broker.word_lists.of(""))
+        assert nodes["a"].broker.word_lists.of("") == {}
+
+
+async def test_a_list_that_is_put_holds_on_every_node_when_the_call_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_nodes("a", "b", **kept(tmp_path)) as nodes:
+        await all_see_each_other(nodes)
+        lists = nodes["b"].broker.word_lists
+        load, reading, may_end, answered = lists.load, trio.Event(), trio.Event(), list[str]()
+
+        async def load_slowly() -> None:
+            reading.set()
+            await may_end.wait()
+            await load()
+
+        async def put(name: str) -> None:
+            await nodes["a"].broker.call("moderation.put_list", name=name, action="block", words=["坏词"])
+            answered.append(name)
+
+        monkeypatch.setattr(lists, "load", load_slowly)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(put, "one")
+            await reading.wait()
+            reading = trio.Event()
+            await nodes["a"].broker.call("users.set_tags", user="ben", tags=["vip"])  # it is not held up
+            assert answered == []
+            may_end.set()
+        assert answered == ["one"]
+        assert list(lists.of("")) == ["one"]
+
+
+async def test_lists_that_are_put_at_two_nodes_at_once_both_hold(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", **kept(tmp_path)) as nodes:
+        await all_see_each_other(nodes)
+        async with trio.open_nursery() as nursery:
+            for name in "ab":
+                fields: dict[str, Any] = {"name": f"of-{name}", "action": "block", "words": ["坏词"]}
+                nursery.start_soon(partial(nodes[name].broker.call, "moderation.put_list", **fields))
+        lists = [nodes[name].broker.word_lists for name in "ab"]
+        await until(lambda: [list(each.of("")) for each in lists] == [["of-a", "of-b"]] * 2)
 
 
 async def test_a_direct_reaches_its_user_on_any_node_and_is_acknowledged_once(tmp_path: Path) -> None:

@@ -9,7 +9,17 @@ import trio.testing
 
 from broker.engine.base import EngineUnavailable, OwnerRecord, StoredLogItem
 from broker.ledger import Committed, CopyCleared, Item, Key, LedgerError, LedgerResult, RecordPut
-from broker.rooms.broker_log import FOLLOW_S, PATIENCE_S, REACH_S, STALE_S, BrokerLog, Followed, LogPart, pack_part
+from broker.rooms.broker_log import (
+    FOLLOW_S,
+    PATIENCE_S,
+    REACH_S,
+    STALE_S,
+    BrokerLog,
+    Followed,
+    LogPart,
+    OnHeld,
+    pack_part,
+)
 from broker.rooms.submissions import pack_submission
 from protocol.frames import pack_body
 
@@ -76,11 +86,11 @@ class Node:
     async def flush(self) -> None:
         await trio.lowlevel.checkpoint()
 
-    def follow(self, items: Sequence[Item], result: LedgerResult, is_own: bool) -> int:
+    def follow(self, items: Sequence[Item], result: LedgerResult, is_own: bool, on_held: OnHeld) -> None:
         (item,) = items
         assert isinstance(item, RecordPut)
         self.followed.append((item.subject, is_own))
-        return 3
+        on_held(3)
 
     def part(self, part: LogPart, *subjects: str) -> None:
         """Let the log have a part of a checkpoint."""
