@@ -168,10 +168,14 @@ def in_order(rows: Iterable[OperationRow]) -> list[OperationRow]:
     return sorted(rows, key=lambda each: each.name in GOES_ON or each.name == "messages.broadcast")
 
 
-def sort_activities(found: Any) -> None:
-    """Sort an answer of activities.list, which has the nearest deadline first: a matter of milliseconds."""
-    if "items" in found:
-        # What was cancelled leaves the list a second later.
-        found["items"][:] = sorted(
-            (item for item in found["items"] if item["data"].get("state") != "cancelled"), key=repr
+def leave_out_times(answers: dict[str, Any]) -> None:
+    """Take from answers by operation what is a matter of milliseconds."""
+    activities, card = answers["activities.list"], answers.get("cards.send")
+    if "items" in activities:
+        # The nearest deadline is first, and what was cancelled leaves the list a second later.
+        activities["items"][:] = sorted(
+            (item for item in activities["items"] if item["data"].get("state") != "cancelled"), key=repr
         )
+    if isinstance(card, dict):
+        # A draw sends its prizes at its time, and they are numbered with the cards.
+        card["number"] = min(card["number"], 1)
