@@ -7,6 +7,7 @@ order and once: those that the channel has lost are asked for, and what comes me
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,6 +35,14 @@ log = structlog.get_logger("roomcast.edge_room")
 
 MAX_WAITING = 1000
 """Messages of the owner that wait for missing events; beyond, the members have to resume."""
+
+MAX_RECENT = 32
+"""Events that are kept for members whose admission comes after them."""
+
+
+def _is_of_stream(content: Content) -> bool:
+    """Return whether a content is an event of the room's stream."""
+    return content.lane <= LAST_OF_STREAM and type(content.message) is Event
 
 
 class EdgeCounters:
@@ -113,6 +122,8 @@ class EdgeRoom:
         """Danmaku of the owner up to its last message that came, by tier."""
         self._heard_at_ms = 0
         """When that came."""
+        self._recent: deque[Content] = deque(maxlen=MAX_RECENT)
+        """The last events that were written to the members."""
         self._waiting: list[RoomOutput] | None = None
         """Messages that came while events are missing; None: none are."""
         self._publisher = RoomPublisher(
@@ -130,6 +141,15 @@ class EdgeRoom:
         member.variant = plain + MASKED if is_masked else plain
         self.members.add(member)
         member.joined_at_ms = joined_at_ms
+
+    def since(self, member: Member, offset: int) -> Sequence[Content] | None:
+        """Return the events after an offset that were written here, as a member gets them; None: not all are known."""
+        found = [content for content in self._recent if content.sequence > offset]
+        if self.offset - offset > len(found):
+            return None
+        if self._mask is None or member.variant < MASKED:
+            return found
+        return [content._replace(message=self._mask.message(content.message)) for content in found]
 
     def leave(self, member: Member, now: float) -> None:
         """Remove a member that leaves."""
@@ -162,6 +182,7 @@ class EdgeRoom:
         self.owner, self.owner_number = owner, owner_number
         if self.offset < 0 or epoch != self.state.epoch:
             self.offset, self._waiting = offset, None
+            self._recent.clear()
         self.state.epoch = epoch
         if self.offset < offset and self._waiting is None:
             self._waiting = []
@@ -207,7 +228,7 @@ class EdgeRoom:
             kept: list[Content] = []
             at = offset
             for content in contents:
-                if content.lane <= LAST_OF_STREAM and type(content.message) is Event:
+                if _is_of_stream(content):
                     if content.sequence <= at:
                         continue
                     if content.sequence != at + 1:
@@ -223,6 +244,7 @@ class EdgeRoom:
             return False
         by_tier = [known[id(contents)] for contents in output.by_tier]
         if any(by_tier):
+            self._recent.extend(each for each in by_tier[0] if _is_of_stream(each))
             self._publisher.repeat(by_tier, output.to_staff)
         return True
 
@@ -245,6 +267,7 @@ class EdgeRoom:
         ]
         if events:
             self.offset = events[-1].sequence
+            self._recent.extend(events)
             self._publisher.repeat([events] * len(TIERS), True)
         for index, output in enumerate(waiting):
             if not self._apply(output):  # events are missing again

@@ -81,6 +81,8 @@ class Relay:
         """JOINs and RESUMEs without an answer, by sequence."""
         self.posts: Counter[tuple[EdgeRoom | None, int, bool]] = Counter()
         """Posts without an answer: room (None: one that is not joined), sequence, and whether it is chat."""
+        self._entered: list[tuple[EdgeRoom, RoomMember, int]] = []
+        """Members of frames that are being taken, with the offset at which the owner has admitted them."""
         self._connection = Connection.opened(Side.CLIENT)
         self._owner = relays.owner
         self.id = self._owner.next_relay(self)
@@ -110,6 +112,21 @@ class Relay:
                     break
                 assert isinstance(event, Frame), "nodes send what they have checked"
                 self._take(event)
+            for entered in self._entered:
+                self._send_events_since(*entered)
+            self._entered.clear()
+
+    def _send_events_since(self, room: EdgeRoom, member: RoomMember, offset: int) -> None:
+        """Send a member the events that were written here after the owner had admitted it and before that was known:
+        the channel of the room may be quicker than the answer."""
+        if not any(each is member for each in self.link.memberships):
+            return
+        events = room.since(member, offset)
+        if events is None:
+            room.remove(member, LeaveReason.ROOM_CRASHED, "too many events have come before the room was joined")
+            return
+        for event in events:
+            self.link.send(event.message, room.number, event.sequence, event.lane)
 
     def _take(self, frame: Frame) -> None:
         message, link = frame.message, self.link
@@ -164,6 +181,7 @@ class Relay:
         link.memberships = (*link.memberships, member)
         room.enter(member, link.context.unix_ms())
         link.send(message, room.number, sequence)
+        self._entered.append((room, member, snapshot.offset))
 
     def _acked(self, room: EdgeRoom | None, message: Ack) -> None:
         link, number = self.link, 0 if room is None else room.number

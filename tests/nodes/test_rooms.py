@@ -13,7 +13,21 @@ from broker.core.nodes.membership import LEASE_S
 from broker.engine.memory import MemoryFaults
 from broker.rooms import owners
 from protocol.codes import ErrorCode, LeaveReason, MessageType, Outcome
-from protocol.messages import Ack, Call, Direct, ErrorReply, Event, Joined, Left, Missed, Post, Result, State, Tick
+from protocol.messages import (
+    Ack,
+    Call,
+    Direct,
+    ErrorReply,
+    Event,
+    Join,
+    Joined,
+    Left,
+    Missed,
+    Post,
+    Result,
+    State,
+    Tick,
+)
 from tests.support.broker import RawLink, joined_link, raw_link
 from tests.support.nodes import running_nodes
 from tests.support.until import until
@@ -220,3 +234,31 @@ async def test_a_node_that_has_drained_has_notified_the_next_owner() -> None:
         await nodes["b"].nodes.drain()
         nodes["b"].kill()  # nothing that it sends later arrives
         await until(lambda: room in nodes["a"].nodes.owners.fences)
+
+
+async def test_an_event_that_is_quicker_than_the_answer_to_a_join_comes_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running_nodes("a", "b", **MEMORY_ONLY) as nodes:
+        room, held = nodes.room_on("a"), list[bytes]()
+        async with joined_link(nodes["b"].broker, "dev:ben", room) as (ben, _), raw_link(nodes["b"].broker) as cai:
+            owner = nodes["a"].broker
+            await owner.call("messages.publish", room=room, type=4, payload=["before"])
+            assert (await ben.expect(Event))[0].sequence == 1
+            await cai.login("dev:cai")
+            take = nodes["b"].nodes.node_message
+            monkeypatch.setattr(nodes["b"].nodes, "node_message", held.append)
+            await cai.send((Join(room), 0, 1))
+            await until(lambda: owner.hub.find(room).state.online == 2)  # type: ignore[union-attr]
+            for text in ("one", "two"):
+                await owner.call("messages.publish", room=room, type=4, payload=[text])
+                await ben.expect(Event)
+            monkeypatch.undo()
+            for body in held:
+                take(body)
+            _, snapshot = await cai.expect(Joined)
+            assert snapshot.offset == 1
+            frames = [await cai.expect(Event) for _ in range(2)]
+            assert [(frame.sequence, event.payload) for frame, event in frames] == [(2, ("one",)), (3, ("two",))]
+            await owner.call("messages.publish", room=room, type=4, payload=["three"])
+            assert (await cai.expect(Event))[0].sequence == 4

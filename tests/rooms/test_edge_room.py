@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from broker.core.rooms.event_ids import EventIds
 from broker.ledger import ResultBatch
-from broker.rooms.edge_room import EdgeRoom
+from broker.rooms.edge_room import MAX_RECENT, EdgeRoom
 from broker.rooms.encoding import Content
 from broker.rooms.fanout import FanOut
 from broker.rooms.measures import RoomMeasures
@@ -121,3 +121,26 @@ def test_a_member_is_notified_of_the_danmaku_that_did_not_come_while_it_was_ther
     edge.room.take(chat(10, 31, 1))
     edge.room.take(chat(9, 30, 4))
     assert len(edge.missed) == 1
+
+
+@given(st.lists(st.integers(1, 5), max_size=20), st.integers(0, 120))
+def test_a_member_that_was_admitted_earlier_gets_the_events_since_or_has_to_resume(sizes: list[int], at: int) -> None:
+    edge, last = Edge(), 0
+    for number, size in enumerate(sizes, 1):
+        edge.room.take(output(number, list(range(last + 1, last + size + 1))))
+        last += size
+    session: Any = None
+    found = edge.room.since(Member(session, "ann", "ann", Role.VIEWER, frozenset(), 0), at)
+    if last - at > MAX_RECENT:
+        assert found is None
+    else:
+        assert found is not None
+        assert [content.sequence for content in found] == list(range(at + 1, last + 1))
+
+
+def test_events_of_an_earlier_stream_are_not_those_since() -> None:
+    edge = Edge()
+    edge.room.take(output(1, [1, 2]))
+    edge.room.follow("b", 6, 78, 1)
+    session: Any = None
+    assert edge.room.since(Member(session, "ann", "ann", Role.VIEWER, frozenset(), 0), 0) is None
