@@ -157,6 +157,8 @@ class BrokerLog:
         """Whether anything was taken over."""
         self.is_filling = True
         """Whether the copy is incomplete: this node has begun, or cannot follow the log any more."""
+        self.has_lost = False
+        """Whether the engine has lost some of the log, and no checkpoint has brought it back to an end yet."""
         self.begun_at = 0
         """Fact with which the last complete checkpoint begins, 0 = there is none."""
         self.checkpoint_bytes = 0
@@ -310,6 +312,7 @@ class BrokerLog:
         if is_other or last < self.fact:
             log.error("the engine has lost the broker's log, or the end of it")
             self.fact = last if not is_other and note else 0
+            self.has_lost = True
         self._lineage = note
 
     async def _take(self, fact: StoredLogItem) -> None:
@@ -352,7 +355,7 @@ class BrokerLog:
             self._begin, self._begin_fact, self._part_bytes, self._since_begin = part, fact.fact, 0, 0
             self.changed_users, self.changed_keys = set(), set()
         elif part is LogPart.END:
-            self._begin = None
+            self._begin, self.has_lost = None, False
             self.begun_at, self.checkpoint_bytes, self._since_bytes = (
                 self._begin_fact, self._part_bytes, self._since_begin,
             )  # fmt: skip

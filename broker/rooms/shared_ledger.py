@@ -294,7 +294,7 @@ class SharedLedger(Ledger):
         checkpoints = LogCheckpoints(self._engine, followed, self.ask, SUBMISSION_KIND, self._unix_ms)
         if granted.is_new:
             await checkpoints.name(granted.fence)
-        if followed.is_filling or (knew and granted.last_fact < before):
+        if followed.is_filling or followed.has_lost or (knew and granted.last_fact < before):
             await followed.complete()
             checkpoints.begin_anew(is_new=False)
         if followed.on_owned is not None:

@@ -100,6 +100,20 @@ async def test_a_node_that_was_away_until_the_log_was_cut_knows_what_holds(tmp_p
         assert "cai" not in nodes[away].broker.hub.sanctions.mutes
 
 
+async def test_a_log_that_the_engine_has_lost_with_its_owner_is_written_again_by_the_next_one(tmp_path: Path) -> None:
+    async with running_nodes("a", "b", ledger={"data_dir": str(tmp_path)}) as nodes:
+        await change(nodes, "a")
+        owner = nodes.owner_of(BROKER_LOG)
+        assert owner is not None
+        other = "b" if owner is nodes["a"] else "a"
+        owner.kill()
+        nodes.data.flush()
+        await until(lambda: nodes[other].broker.ledger.broker_log.has_lost)  # type: ignore[union-attr]
+        await until(lambda: nodes.owner_of(BROKER_LOG) is nodes[other])
+        await nodes.start("c")
+        await holds(nodes, "c")
+
+
 async def test_a_log_that_the_engine_has_lost_is_written_again_from_the_copy_of_its_owner(tmp_path: Path) -> None:
     async with running_nodes("a", "b", ledger={"data_dir": str(tmp_path)}) as nodes:
         await change(nodes, "a")

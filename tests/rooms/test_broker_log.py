@@ -183,6 +183,20 @@ async def test_a_log_that_the_engine_has_lost_is_followed_anew() -> None:
     assert [subject for subject, _ in node.followed] == ["first", "second", "third"]
 
 
+async def test_a_log_is_whole_again_at_the_end_of_a_checkpoint_that_its_owner_has_written() -> None:
+    node = Node()
+    node.other("first")
+    await node.log.catch_up()
+    assert not node.log.has_lost
+    node.engine.lose()
+    await node.log.catch_up()
+    node.engine.note = b"2"
+    for part, has_lost in ((LogPart.BEGIN_ANEW, True), (LogPart.ROWS, True), (LogPart.END, False)):
+        node.part(part, *(("first",) if part is LogPart.ROWS else ()))
+        await node.log.catch_up()
+        assert node.log.has_lost is has_lost
+
+
 def record(subject: str) -> RecordPut:
     return RecordPut("k", subject, "", 1, b"")
 
