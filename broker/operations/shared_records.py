@@ -96,9 +96,7 @@ class SharedRecords:
                     self.secrets = TicketKeys.decode(item.body)
                     self._use_secrets(self.secrets)
             elif is_own:
-                # Another node may have put a list while this one was building its own.
-                if isinstance(item, (RecordPut, RecordRemoved)) and item.kind == word_lists.KIND:
-                    again.add(item.kind)
+                continue
             elif isinstance(item, RecordPut) and item.kind in (revocations.KIND, revocations.TOKEN_KIND):
                 links += self._revoke(item)
             elif isinstance(item, (RecordPut, RecordRemoved)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,17 +182,6 @@ async def test_a_list_that_is_put_holds_on_every_node_when_the_call_is_answered(
             may_end.set()
         assert answered == ["one"]
         assert list(lists.of("")) == ["one"]
-
-
-async def test_lists_that_are_put_at_two_nodes_at_once_both_hold(tmp_path: Path) -> None:
-    async with running_nodes("a", "b", **kept(tmp_path)) as nodes:
-        await all_see_each_other(nodes)
-        async with trio.open_nursery() as nursery:
-            for name in "ab":
-                fields: dict[str, Any] = {"name": f"of-{name}", "action": "block", "words": ["坏词"]}
-                nursery.start_soon(partial(nodes[name].broker.call, "moderation.put_list", **fields))
-        lists = [nodes[name].broker.word_lists for name in "ab"]
-        await until(lambda: [list(each.of("")) for each in lists] == [["of-a", "of-b"]] * 2)
 
 
 async def test_a_direct_reaches_its_user_on_any_node_and_is_acknowledged_once(tmp_path: Path) -> None:
