@@ -106,6 +106,8 @@ async def test_a_log_that_the_engine_has_lost_with_its_owner_is_written_again_by
         owner = nodes.owner_of(BROKER_LOG)
         assert owner is not None
         other = "b" if owner is nodes["a"] else "a"
+        last = nodes.data.read_facts(BROKER_LOG, 0, 1000)[-1].fact
+        await until(lambda: nodes[other].broker.ledger.broker_log.fact == last)  # type: ignore[union-attr]
         owner.kill()
         nodes.data.flush()
         await until(lambda: nodes[other].broker.ledger.broker_log.has_lost)  # type: ignore[union-attr]
