@@ -60,16 +60,16 @@ def written(number: int, fence: int, *texts: str, epoch: int = 1) -> StoredLogIt
 def test_the_checker_finds_what_two_owners_would_do() -> None:
     owners = [marker(5), marker(8)]
     facts = [written(1, 5, "one|"), written(2, 5, "two|", "three|"), written(4, 8, "four|")]
-    told = [Acknowledged("one|", 1), Acknowledged("four|", 4)]
-    assert violations(facts, owners, told) == []
-    for bad_facts, bad_owners, bad_told, words in (
-        ([*facts, written(5, 5)], owners, told, "an owner has written after the next one had begun"),
-        ([*facts, written(5, 9)], owners, told, "a fence wrote that no owner had"),
-        ([*facts, written(4, 8)], owners, told, "a number is given twice"),
-        (facts, [marker(5), marker(5), marker(8)], told, "a fence is given twice"),
-        (facts, [marker(8), marker(5)], told, "the fence of an owner falls"),
-        ([*facts, written(5, 8, "five|", epoch=2)], owners, told, "the stream has begun anew"),
-        (facts[1:], owners, told, "acknowledged at 1, and in the log at []: one|"),
-        ([*facts, written(5, 8, "four|")], owners, told, "acknowledged at 4, and in the log at [4, 5]: four|"),
+    acknowledged = [Acknowledged("one|", 1), Acknowledged("four|", 4)]
+    assert violations(facts, owners, acknowledged) == []
+    for bad_facts, bad_owners, bad_acknowledged, words in (
+        ([*facts, written(5, 5)], owners, acknowledged, "an owner has written after the next one had begun"),
+        ([*facts, written(5, 9)], owners, acknowledged, "a fence wrote that no owner had"),
+        ([*facts, written(4, 8)], owners, acknowledged, "a number is given twice"),
+        (facts, [marker(5), marker(5), marker(8)], acknowledged, "a fence is given twice"),
+        (facts, [marker(8), marker(5)], acknowledged, "the fence of an owner falls"),
+        ([*facts, written(5, 8, "five|", epoch=2)], owners, acknowledged, "the stream has begun anew"),
+        (facts[1:], owners, acknowledged, "acknowledged at 1, and in the log at []: one|"),
+        ([*facts, written(5, 8, "four|")], owners, acknowledged, "acknowledged at 4, and in the log at [4, 5]: four|"),
     ):
-        assert words in violations(bad_facts, bad_owners, bad_told)
+        assert words in violations(bad_facts, bad_owners, bad_acknowledged)

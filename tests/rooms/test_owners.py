@@ -314,7 +314,7 @@ class SlowRooms(Rooms):
         return True
 
 
-async def test_a_claim_goes_on_when_nobody_waits_for_it_any_more(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_claim_goes_on_when_its_request_has_given_up(autojump_clock: trio.testing.MockClock) -> None:
     data, rooms = some_data(), SlowRooms()
     async with trio.open_nursery() as nursery:
         owners = await a_node(nursery, WatchedEngine(MemoryBus(data), "a"), rooms)

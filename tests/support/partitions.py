@@ -59,14 +59,14 @@ def in_own_namespace(*command: str) -> list[str]:
 
 
 class Acknowledged(NamedTuple):
-    """An announcement that a client was told to be kept."""
+    """An announcement whose acknowledgement a client has received."""
 
     text: str
     offset: int
 
 
 def violations(
-    facts: Sequence[StoredLogItem], markers: Sequence[StoredLogItem], told: Sequence[Acknowledged]
+    facts: Sequence[StoredLogItem], markers: Sequence[StoredLogItem], acknowledged: Sequence[Acknowledged]
 ) -> list[str]:
     """Check the history of a room: its facts, the entries with which its owners began, and what was acknowledged."""
     found = []
@@ -86,7 +86,7 @@ def violations(
     events = [entry for entry in entries if entry.lane is not None]
     if len({event.epoch for event in events}) > 1:
         found.append("the stream has begun anew")
-    for each in told:
+    for each in acknowledged:
         offsets = [offset for offset, event in enumerate(events, 1) if each.text.encode() in event.body]
         if offsets != [each.offset]:
             found.append(f"acknowledged at {each.offset}, and in the log at {offsets}: {each.text}")
@@ -189,7 +189,7 @@ class Cluster:
         self.wire = wire
         self.brokers = brokers
         self.hosts = hosts
-        self.told: list[Acknowledged] = []
+        self.acknowledged: list[Acknowledged] = []
 
     async def owner(self) -> str:
         """Return the broker that owns the room, as the server has it."""
@@ -203,7 +203,7 @@ class Cluster:
             text = f"{name}-{node}-{number:04}|"
             result = await self.hosts[node].room.post(MessageType.ANNOUNCEMENT, (text,), client_msg_id=text)
             if result.outcome is Outcome.ACCEPTED:
-                self.told.append(Acknowledged(text, result.offset))
+                self.acknowledged.append(Acknowledged(text, result.offset))
                 number += 1
             await trio.sleep(0.05)
 
@@ -322,17 +322,17 @@ async def rain_over(found: Cluster, fault: str, more_s: float = 0.0) -> str:
             nursery.start_soon(partial(grab_share, packet=packet), broker, user, ROOM, again)
     assert again == shares
     facts, markers = await found.history()
-    wrong = violations(facts, markers, found.told)
+    wrong = violations(facts, markers, found.acknowledged)
     assert not wrong, wrong
     assert pids == {node: broker.process.pid for node, broker in found.brokers.items()}
     assert all(broker.process.poll() is None for broker in found.brokers.values())
     for host in found.hosts.values():
-        for each in found.told:
+        for each in found.acknowledged:
             await host.until_seen(each.text)
         assert not host.gaps
     after = await found.owner()
     moved = "no room moved" if after == before else f"{after} owned the room after {taken_s:.1f} s"
-    return f"{fault}: {len(got)} shares, 10000 cents, {len(found.told)} announcements kept; {moved}"
+    return f"{fault}: {len(got)} shares, 10000 cents, {len(found.acknowledged)} announcements kept; {moved}"
 
 
 async def main(faults: Sequence[str], more_s: float) -> None:
