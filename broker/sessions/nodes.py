@@ -360,8 +360,9 @@ class Nodes:
     def _leave_room(self, name: str) -> None:
         """Follow a room as one of another node from now on, with the viewers here."""
         room = self._hub.find(name)
-        if self._logs is not None and self.log is not None:
+        if self._logs is not None:
             self._logs.close(name)
+        if self.log is not None:
             self.log.left(name)
         if room is None:
             return
@@ -485,22 +486,15 @@ class Nodes:
         match record:
             case LinkOpened() | LinkBytes() | LinkGranted() | LinkClosed() | Attach():
                 self._remote.take(node, record)
-            case LinkAnswers(link, data):
-                relay = self._relays.get(link)
-                if relay is not None and relay.node == node:
-                    relay.take(data)
-            case JoinMoved(link, name):
-                relay = self._relays.get(link)
-                if relay is not None and relay.node == node:
-                    self.owners.forget(name)
-                    relay.join_again(name)
-            case LinkEnded(link, code, reason):
-                relay = self._relays.get(link)
-                if relay is not None and relay.node == node:
-                    self._ended(relay, code, reason)
-            case Attached(link, name, number, epoch, offset):
-                edge, relay = self.edge_rooms.get(name), self._relays.get(link)
-                if edge is not None and relay is not None:
+            case LinkAnswers(link, data) if (relay := self._relay(node, link)) is not None:
+                relay.take(data)
+            case JoinMoved(link, name) if (relay := self._relay(node, link)) is not None:
+                self.owners.forget(name)
+                relay.join_again(name)
+            case LinkEnded(link, code, reason) if (relay := self._relay(node, link)) is not None:
+                self._ended(relay, code, reason)
+            case Attached(link, name, number, epoch, offset) if self._relay(node, link) is not None:
+                if (edge := self.edge_rooms.get(name)) is not None:
                     edge.follow(node, number, epoch, offset)
             case EventsAsked(name, epoch, offset):
                 self.send(node, self._events(name, epoch, offset))
@@ -523,6 +517,11 @@ class Nodes:
                 self.user_links.displaced(name)
             case Wanted(name):
                 self.owners.look_again(name)  # its owner may have released it for this node
+
+    def _relay(self, node: str, link: int) -> Relay | None:
+        """Return the relay to a node of this number; None: it has ended."""
+        relay = self._relays.get(link)
+        return None if relay is None or relay.node != node else relay
 
     def _moved(self, name: str) -> None:
         self.owners.forget(name)
