@@ -289,12 +289,11 @@ class SharedLedger(Ledger):
     async def _open_for_all(self, granted: Granted, nursery: trio.Nursery) -> bool:
         """Write the broker's log from now on. What the engine has lost of it, it gets from the copy."""
         followed = self.broker_log
-        before, knew = followed.fact, followed.knows
         await followed.catch_up()
         checkpoints = LogCheckpoints(self._engine, followed, self.ask, SUBMISSION_KIND, self._unix_ms)
         if granted.is_new:
             await checkpoints.name(granted.fence)
-        if followed.is_filling or followed.has_lost or (knew and granted.last_fact < before):
+        if followed.is_filling or followed.has_lost:
             await followed.complete()
             checkpoints.begin_anew(is_new=False)
         if followed.on_owned is not None:
