@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -90,6 +92,16 @@ async def a_node(nursery: trio.Nursery, engine: WatchedEngine, rooms: Rooms) -> 
     return owners
 
 
+@asynccontextmanager
+async def running_node(rooms: Rooms) -> AsyncIterator[tuple[MemoryData, WatchedEngine, RoomOwners]]:
+    """Run one node, the only one of its data."""
+    data = some_data()
+    engine = WatchedEngine(MemoryBus(data), "a")
+    async with trio.open_nursery() as nursery:
+        yield data, engine, await a_node(nursery, engine, rooms)
+        nursery.cancel_scope.cancel()
+
+
 def some_data() -> MemoryData:
     """Return data that are no longer young."""
     age_ms = 0
@@ -103,10 +115,8 @@ def some_data() -> MemoryData:
 async def test_a_lost_node_answers_nothing_until_it_has_claimed_its_rooms_again(
     failures: int, autojump_clock: trio.testing.MockClock
 ) -> None:
-    data, rooms = some_data(), Rooms()
-    engine = WatchedEngine(MemoryBus(data), "a")
-    async with trio.open_nursery() as nursery:
-        owners = await a_node(nursery, engine, rooms)
+    rooms = Rooms()
+    async with running_node(rooms) as (data, engine, owners):
         for name in ROOMS:
             assert await owners.wait_found(name) == "a"
         before = dict(owners.fences)
@@ -119,16 +129,12 @@ async def test_a_lost_node_answers_nothing_until_it_has_claimed_its_rooms_again(
         assert not any(engine.answering), "it answered from memory before it had its rooms again"
         assert all(owners.fences[name] > before[name] for name in ROOMS)
         assert rooms.given_up == []
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_claim_that_was_under_way_while_a_node_was_lost_is_refused(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    data, rooms = some_data(), Rooms()
-    engine = WatchedEngine(MemoryBus(data), "a")
-    async with trio.open_nursery() as nursery:
-        owners = await a_node(nursery, engine, rooms)
+    async with running_node(Rooms()) as (data, _, owners):
         assert await owners.wait_found("live-1") == "a"
         seen = owners.fences["live-1"]  # by another node, which has found this one gone and claims the room
         data.born("a", b"")
@@ -137,7 +143,6 @@ async def test_a_claim_that_was_under_way_while_a_node_was_lost_is_refused(
         late = data.claim("b", "live-1", seen, LogItem(0, 0, 0, b""), 0, 0)
         assert isinstance(late, Held)
         assert late.owner.node == "a"
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_room_that_its_owner_has_claimed_again_in_another_life_is_not_claimed(
@@ -163,10 +168,8 @@ async def test_a_room_that_its_owner_has_claimed_again_in_another_life_is_not_cl
 
 
 async def test_a_lost_node_gives_up_what_another_has_claimed(autojump_clock: trio.testing.MockClock) -> None:
-    data, rooms = some_data(), Rooms()
-    engine = WatchedEngine(MemoryBus(data), "a")
-    async with trio.open_nursery() as nursery:
-        owners = await a_node(nursery, engine, rooms)
+    rooms = Rooms()
+    async with running_node(rooms) as (data, _, owners):
         for name in ROOMS:
             assert await owners.wait_found(name) == "a"
         assert isinstance(data.claim("b", ROOMS[1], owners.fences[ROOMS[1]], LogItem(0, 0, 0, b""), 0, 0), Granted)
@@ -174,7 +177,6 @@ async def test_a_lost_node_gives_up_what_another_has_claimed(autojump_clock: tri
         await trio.sleep(6 * BEAT_S)
         assert rooms.given_up == [ROOMS[1]]
         assert sorted(owners.fences) == [ROOMS[0], ROOMS[2]]
-        nursery.cancel_scope.cancel()
 
 
 async def test_rooms_move_to_a_node_that_has_joined_a_few_a_second(autojump_clock: trio.testing.MockClock) -> None:
@@ -231,10 +233,7 @@ async def test_rooms_with_work_are_claimed_when_their_owner_is_gone_and_others_a
 async def test_a_room_whose_release_was_lost_is_owned_again_without_being_asked_for(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    data, rooms = some_data(), Rooms()
-    engine = WatchedEngine(MemoryBus(data), "a")
-    async with trio.open_nursery() as nursery:
-        owners = await a_node(nursery, engine, rooms)
+    async with running_node(Rooms()) as (_, engine, owners):
         assert await owners.wait_found("live-1") == "a"
         engine.faults = MemoryFaults(lambda name: RequestFault.LOST if name == "release" else RequestFault.NONE)
         await owners.release("live-1", None)
@@ -242,16 +241,12 @@ async def test_a_room_whose_release_was_lost_is_owned_again_without_being_asked_
         await trio.sleep(2 * BEAT_S)
         assert list(owners.fences) == ["live-1"]
         assert not owners.unsettled
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_node_that_drains_releases_a_room_whose_first_release_was_lost(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    data, rooms = some_data(), Rooms()
-    engine = WatchedEngine(MemoryBus(data), "a")
-    async with trio.open_nursery() as nursery:
-        owners = await a_node(nursery, engine, rooms)
+    async with running_node(Rooms()) as (data, engine, owners):
         assert await owners.wait_found("live-1") == "a"
         await owners.start_leaving()
         engine.faults = MemoryFaults(lambda name: RequestFault.LOST if name == "release" else RequestFault.NONE)
@@ -262,7 +257,6 @@ async def test_a_node_that_drains_releases_a_room_whose_first_release_was_lost(
         assert record is not None
         assert record.node == ""
         assert not owners.fences
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_room_with_work_is_claimed_by_a_node_that_was_not_notified_of_its_release(
@@ -315,22 +309,19 @@ class SlowRooms(Rooms):
 
 
 async def test_a_claim_goes_on_when_its_request_has_given_up(autojump_clock: trio.testing.MockClock) -> None:
-    data, rooms = some_data(), SlowRooms()
-    async with trio.open_nursery() as nursery:
-        owners = await a_node(nursery, WatchedEngine(MemoryBus(data), "a"), rooms)
+    rooms = SlowRooms()
+    async with running_node(rooms) as (data, _, owners):
         assert await owners.wait_found("live-1") is None
         fence = data.owner("live-1")
         rooms.read.set()
         await trio.lowlevel.checkpoint()
         assert await owners.wait_found("live-1") == "a"
         assert data.owner("live-1") == fence, "it was claimed once"
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_claim_of_an_earlier_life_owns_nothing(autojump_clock: trio.testing.MockClock) -> None:
-    data, rooms = some_data(), SlowRooms()
-    async with trio.open_nursery() as nursery:
-        owners = await a_node(nursery, WatchedEngine(MemoryBus(data), "a"), rooms)
+    rooms = SlowRooms()
+    async with running_node(rooms) as (data, _, owners):
         owners.find("live-1", lambda found: None)
         await trio.sleep(BEAT_S)
         record = data.owner("live-1")
@@ -344,4 +335,3 @@ async def test_a_claim_of_an_earlier_life_owns_nothing(autojump_clock: trio.test
         await trio.sleep(0.01)
         assert not owners.fences
         assert rooms.given_up == ["live-1"]
-        nursery.cancel_scope.cancel()
