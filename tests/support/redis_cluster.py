@@ -19,13 +19,11 @@ from broker.config.redis_url import RedisUrl
 from broker.engine.base import Engine
 from broker.engine.cluster import SLOTS, slot_of
 from broker.engine.link import ask_once, pack
-from broker.engine.redis import RedisEngine
 from broker.engine.redis_records import RedisNames
 from broker.engine.redis_settings import RedisSettings
-from tests.support.engines import Heard
 from tests.support.processes import free_port
 from tests.support.programs import needs
-from tests.support.redis_server import PATIENT, START_S
+from tests.support.redis_server import PATIENT, START_S, ServerLab
 
 __all__ = ["ClusterLab", "RedisCluster", "cluster_lab", "redis_cluster"]
 
@@ -197,25 +195,16 @@ def _wait(is_so: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-class ClusterLab:
-    """A lab over a Cluster: see `tests.support.engines.EngineLab`."""
+class ClusterLab(ServerLab):
+    """A lab over a Cluster."""
 
     def __init__(self, nursery: trio.Nursery, cluster: RedisCluster, settings: RedisSettings) -> None:
-        self._nursery = nursery
+        super().__init__(nursery, settings)
         self.cluster = cluster
-        self.settings = settings
-
-    async def open(self, node: str) -> tuple[RedisEngine, Heard]:
-        engine, heard = RedisEngine(self.settings, node), Heard()
-        await self._nursery.start(engine.run, heard)
-        return engine, heard
 
     async def expire(self, node: str) -> None:
         key = RedisNames(self.settings.prefix).node_prefix + node
         await self.cluster.ask(await self.cluster.owner_of(key), "DEL", key)
-
-    async def expire_keys(self, ttl_ms: int) -> None:
-        await trio.sleep(ttl_ms / 1000 + 0.01)  # the clocks of the servers
 
     async def flush(self) -> None:
         await self.cluster.ask_all("FLUSHALL")
@@ -230,9 +219,6 @@ class ClusterLab:
             for each in fields:
                 if each["name"].startswith(f"roomcast:{engine.node}:") and not each["name"].endswith(":topology"):
                     await self.cluster.ask(server, "CLIENT", "KILL", "ID", each["id"])
-
-    async def mend(self, engine: Engine) -> None:
-        """It comes back by itself."""
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from broker.engine.redis_settings import RedisSettings
 from tests.support.engines import Heard
 from tests.support.programs import needs
 
-__all__ = ["PATIENT", "RedisLab", "RedisServer", "redis_lab", "redis_server"]
+__all__ = ["PATIENT", "RedisLab", "RedisServer", "ServerLab", "redis_lab", "redis_server"]
 
 PATIENT = LinkLimits(ping_timeout_s=60.0, connect_timeout_s=60.0)
 """Deadlines that no test lets pass by being slow."""
@@ -123,12 +123,11 @@ async def redis_server(*options: str, prefix: Sequence[str] = ()) -> AsyncIterat
                 await server.kill()
 
 
-class RedisLab:
-    """A lab over a real server: see `tests.support.engines.EngineLab`."""
+class ServerLab:
+    """What the labs over one server and over several have in common: see `tests.support.engines.EngineLab`."""
 
-    def __init__(self, nursery: trio.Nursery, server: RedisServer, settings: RedisSettings) -> None:
+    def __init__(self, nursery: trio.Nursery, settings: RedisSettings) -> None:
         self._nursery = nursery
-        self.server = server
         self.settings = settings
 
     async def open(self, node: str) -> tuple[RedisEngine, Heard]:
@@ -136,11 +135,22 @@ class RedisLab:
         await self._nursery.start(engine.run, heard)
         return engine, heard
 
+    async def expire_keys(self, ttl_ms: int) -> None:
+        await trio.sleep(ttl_ms / 1000 + 0.01)  # the clocks of the servers
+
+    async def mend(self, engine: Engine) -> None:
+        """It comes back by itself."""
+
+
+class RedisLab(ServerLab):
+    """A lab over a real server."""
+
+    def __init__(self, nursery: trio.Nursery, server: RedisServer, settings: RedisSettings) -> None:
+        super().__init__(nursery, settings)
+        self.server = server
+
     async def expire(self, node: str) -> None:
         await self.server.ask("DEL", RedisNames(self.settings.prefix).node_prefix + node)
-
-    async def expire_keys(self, ttl_ms: int) -> None:
-        await trio.sleep(ttl_ms / 1000 + 0.01)  # the clock of the server
 
     async def flush(self) -> None:
         await self.server.ask("FLUSHALL")
@@ -150,9 +160,6 @@ class RedisLab:
 
     async def cut(self, engine: Engine) -> None:
         await self.server.disconnect(engine.node)
-
-    async def mend(self, engine: Engine) -> None:
-        """It comes back by itself."""
 
 
 @asynccontextmanager
