@@ -12,6 +12,7 @@ import pytest
 from broker.ledger.entries import AUDITED
 from broker.operations.answers import KEPT
 from broker.operations.caller import OperationError
+from broker.rooms import score_records
 from broker.server import Broker
 from protocol.codes import ErrorCode
 from protocol.json_values import as_json
@@ -21,6 +22,7 @@ from protocol.operations.keys import KeyItem
 from tests.support.durable import durable_broker
 from tests.support.faulty_disk import crashed_copy
 from tests.support.tenants import backend
+from tests.support.tenants_table import at_rest
 from tests.support.tokens import SECRET
 from tests.support.until import until
 
@@ -62,12 +64,24 @@ async def prepare(broker: Broker, tenant: str, row: OperationRow) -> None:
 
 
 def effects(directory: Path) -> list[int]:
-    """Return the numbers of events, records and messages in a ledger; each call is in the audit."""
+    """Return the numbers of events, messages and records in a ledger. Left out: each call is in the audit, and scores
+    are written with the room's next checkpoint (`scores`)."""
     with closing(sqlite3.connect(f"file:{directory / 'ledger.db'}?mode=ro", uri=True)) as connection:
         return [
             connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-            for table in (f"entries WHERE kind <> {AUDITED}", "directs", "records")
+            for table in (
+                f"entries WHERE kind <> {AUDITED}",
+                "directs",
+                f"records WHERE kind <> '{score_records.KIND}'",
+            )
         ]
+
+
+def scores(directory: Path) -> list[tuple[Any, ...]]:
+    """Return what a ledger has of scores."""
+    with closing(sqlite3.connect(f"file:{directory / 'ledger.db'}?mode=ro", uri=True)) as connection:
+        query = "SELECT subject, name, body FROM records WHERE kind = ? ORDER BY subject, name"
+        return connection.execute(query, (score_records.KIND,)).fetchall()
 
 
 def without_marks(result: Any) -> Any:
@@ -123,6 +137,8 @@ async def test_a_key_has_one_effect_over_kill_9(directory: Path, row: OperationR
         first, is_replayed = await call(broker, tenant, row, request, "k1")
         assert not is_replayed
         crashed_copy(first_place, second_place)
+        await at_rest(broker)
+        before_scores = scores(first_place)
     async with durable_broker(second_place, **SETTINGS) as broker:
         await until(lambda: not broker.broadcasts.unfinished)
         before = effects(second_place)
@@ -135,9 +151,9 @@ async def test_a_key_has_one_effect_over_kill_9(directory: Path, row: OperationR
         second, is_replayed = await call(broker, tenant, row, request, "k1")
         assert is_replayed is (row.name in KEPT), "memory cannot know the key"
         assert without_marks(second) == without_marks(first)
-        assert broker.ledger is not None
-        await broker.ledger.flush()
+        await at_rest(broker)
         assert effects(second_place) == before
+        assert scores(second_place) == before_scores
         if row.name in ("messages.publish", "directs.send"):
             with pytest.raises(OperationError) as caught:
                 await call(broker, tenant, row, request._replace(payload=("other",)), "k1")
